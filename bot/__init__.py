@@ -1,0 +1,1 @@
+"""The bot: everything but Discord's face and the database."""

@@ -1,0 +1,96 @@
+"""The error tree. Whatever a person may meet is one clear sentence that says what to do.
+
+    BotError
+    ├── UserError                 refused: nothing was charged, the sentence is for the member
+    │   ├── InvalidOption             an option outside its range
+    │   ├── UnusablePicture           not a picture, too large, damaged
+    │   ├── NotAllowed                not this person, not this place
+    │   ├── NotEnoughCredits          says what is missing and when enough is back
+    │   ├── QueueFull                 says for whom, and to come back
+    │   ├── JobGone                   a button of something that is not there any more
+    │   └── Paused                    the bot is not taking work just now
+    ├── BackendError              a backend made no picture: the job fails, its hold is voided
+    │   ├── BackendRefused            the request itself was refused (an option, the picture)
+    │   ├── BackendFailed             the backend broke; trying again by itself would not help
+    │   ├── BackendUnsure             it may have worked, nobody can tell: once more at our cost
+    │   ├── BackendThrottled          told to slow down for longer than a call may last
+    │   └── BackendDown               stop calling it, tell the operator
+    │       └── BackendOutOfCredits       the operator's credits there are used up
+    └── OperatorError             settings, disk, database: shown on the command line
+
+`str(error)` is always the sentence to show; details for the log go into `detail`.
+"""
+
+from __future__ import annotations
+
+
+class BotError(Exception):
+    """Something went wrong. Please try again in a minute."""
+
+    def __init__(self, sentence: str = "", *, detail: str = "") -> None:
+        super().__init__(sentence or (type(self).__doc__ or "").strip().splitlines()[0])
+        self.detail = detail
+
+
+class UserError(BotError):
+    """That did not work. Nothing was charged."""
+
+
+class InvalidOption(UserError):
+    """One of the options is outside its range."""
+
+
+class UnusablePicture(UserError):
+    """That file can't be used as a picture. Please attach a PNG, JPEG, GIF or WebP."""
+
+
+class NotAllowed(UserError):
+    """You may not do that here."""
+
+
+class NotEnoughCredits(UserError):
+    """You don't have enough credits for that."""
+
+
+class QueueFull(UserError):
+    """The queue is full. Please try again in a few minutes."""
+
+
+class JobGone(UserError):
+    """That picture is not kept any more. Please start again with /img2img."""
+
+
+class Paused(UserError):
+    """The bot is taking no new work just now. Please try again in a few minutes."""
+
+
+class BackendError(BotError):
+    """The picture could not be made. It cost you nothing; please try again."""
+
+
+class BackendRefused(BackendError):
+    """The picture service refused this request. It cost you nothing; please change an option and try again."""
+
+
+class BackendFailed(BackendError):
+    """The picture service failed on this request. It cost you nothing; please try again."""
+
+
+class BackendUnsure(BackendError):
+    """The picture service did not answer. It cost you nothing; please try again."""
+
+
+class BackendThrottled(BackendError):
+    """The picture service is too busy just now. It cost you nothing; please try again in a few minutes."""
+
+
+class BackendDown(BackendError):
+    """The picture service can't be used just now. It cost you nothing; the operator has been told."""
+
+
+class BackendOutOfCredits(BackendDown):
+    """The bot's own credits at the picture service are used up. It cost you nothing; the operator has been told."""
+
+
+class OperatorError(BotError):
+    """The bot can't start. Run `img2img-bot check` to see why."""

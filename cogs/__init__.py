@@ -1,0 +1,1 @@
+"""What Discord shows: thin commands, cards and buttons over `bot`."""

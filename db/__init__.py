@@ -1,0 +1,1 @@
+"""The database: SQL, and rows as frozen objects."""
