@@ -1,0 +1,124 @@
+"""Servers' and members' limits, the day, and the audit of every act that changes them."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member's allowance: his own a day (None: the server's), and what `day` has been given so far."""
+
+    guild_id: int
+    user_id: int
+    allowance: int | None
+    day: int
+    given: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One act of a moderator: who, whom, what, from what to what, why. Amounts in credits."""
+
+    interaction_id: int
+    guild_id: int
+    actor_id: int
+    target_id: int | None
+    action: str
+    before: int | None
+    after: int | None
+    reason: str
+    at: float
+
+
+def member(tx: sqlite3.Connection, *, guild_id: int, user_id: int) -> Member:
+    """Return the member's row; one never seen reads as the defaults."""
+    row = tx.execute(
+        "SELECT * FROM member WHERE (guild_id, user_id) = (?, ?)", (guild_id, user_id)
+    ).fetchone()
+    return Member(**dict(row)) if row else Member(guild_id, user_id, None, 0, 0, 0)
+
+
+def save_given(tx: sqlite3.Connection, *, guild_id: int, user_id: int, day: int, given: int) -> int:
+    """Remember what the member was given on `day`; return the new revision, never seen before."""
+    row = tx.execute(
+        "INSERT INTO member (guild_id, user_id, day, given, revision) VALUES (?, ?, ?, ?, 1)"
+        " ON CONFLICT DO UPDATE SET day = excluded.day, given = excluded.given, revision = revision + 1"
+        " RETURNING revision",
+        (guild_id, user_id, day, given),
+    ).fetchone()
+    return int(row[0])
+
+
+def set_member_allowance(
+    tx: sqlite3.Connection, *, guild_id: int, user_id: int, allowance: int | None
+) -> None:
+    """Set a member's own daily allowance; None gives back the server's."""
+    tx.execute(
+        "INSERT INTO member (guild_id, user_id, allowance) VALUES (?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET allowance = excluded.allowance",
+        (guild_id, user_id, allowance),
+    )
+
+
+def guild_allowance(tx: sqlite3.Connection, guild_id: int) -> int | None:
+    """Return the server's daily allowance, None where it never set one."""
+    row = tx.execute("SELECT allowance FROM guild WHERE id = ?", (guild_id,)).fetchone()
+    return row["allowance"] if row else None
+
+
+def set_guild_allowance(tx: sqlite3.Connection, *, guild_id: int, allowance: int) -> None:
+    """Set the server's daily allowance for every member without his own."""
+    tx.execute(
+        "INSERT INTO guild (id, allowance) VALUES (?, ?)"
+        " ON CONFLICT DO UPDATE SET allowance = excluded.allowance",
+        (guild_id, allowance),
+    )
+
+
+def advance_day(tx: sqlite3.Connection, today: int) -> int:
+    """Return max(stored day, `today`) and store it: a clock that steps back gives nothing twice."""
+    row = tx.execute(
+        "INSERT INTO meta (key, value) VALUES ('day', ?) ON CONFLICT DO UPDATE"
+        " SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER)) RETURNING value",
+        (str(today),),
+    ).fetchone()
+    return int(row[0])
+
+
+def record(tx: sqlite3.Connection, act: Act) -> bool:
+    """Write an act into the audit; False if this interaction's act is on record already."""
+    if tx.execute("SELECT 1 FROM audit WHERE interaction_id = ?", (act.interaction_id,)).fetchone():
+        return False
+    tx.execute(
+        "INSERT INTO audit (interaction_id, guild_id, actor_id, target_id, action, before, after, reason, at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            act.interaction_id,
+            act.guild_id,
+            act.actor_id,
+            act.target_id,
+            act.action,
+            act.before,
+            act.after,
+            act.reason,
+            act.at,
+        ),
+    )
+    return True
+
+
+def remembered(tx: sqlite3.Connection, key: str) -> str | None:
+    """Return what was last stored under `key` with `remember`."""
+    row = tx.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return row["value"] if row else None
+
+
+def remember(tx: sqlite3.Connection, *, key: str, value: str) -> None:
+    """Store a small fact under `key`."""
+    tx.execute(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        (key, value),
+    )

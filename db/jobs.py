@@ -1,0 +1,230 @@
+"""Jobs and their results: rows as frozen objects, and every change of a job's state.
+
+Functions take the connection of a running unit (see `Database.write`). A change of
+state returns whether it happened: False means that the job was no longer where the
+caller believed, and nothing was changed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, fields
+from typing import Final, Literal
+
+Operation = Literal["img2img", "reroll", "vary_subtle", "vary_strong"]
+State = Literal["queued", "sending", "rendered", "delivered", "undeliverable", "failed", "cancelled"]
+
+ATTEMPTS_MAX: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request, as stored.
+
+    Times are seconds since 1970. `request` is the options' JSON, `source_url` or
+    `source_hash` where the input comes from, `input_hash` the normalised input in the
+    picture store (None until it is there), `price` the most it may cost and `charged`
+    what it did cost. `token` is the interaction's, good until `token_expires_at`.
+    """
+
+    id: int
+    guild_id: int
+    user_id: int
+    channel_id: int
+    message_id: int | None
+    token: str | None
+    token_expires_at: float | None
+    private: bool
+    state: State
+    attempt: int
+    operation: Operation
+    parent_id: int | None
+    parent_sample: int | None
+    request: str
+    source_url: str | None
+    source_hash: str | None
+    input_hash: str | None
+    input_pixels: int | None
+    price: int
+    charged: int | None
+    day: int
+    backend: str | None
+    failure: str | None
+    created_at: float
+    started_at: float | None
+    rendered_at: float | None
+    ended_at: float | None
+    deleted_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One picture of a job: its place in the request, its seed, its hash in the picture store."""
+
+    job_id: int
+    sample: int
+    seed: int
+    hash: str
+    width: int
+    height: int
+
+
+_COLUMNS = tuple(field.name for field in fields(Job))
+_INSERT = (
+    f"INSERT INTO job ({', '.join(_COLUMNS)}) VALUES ({', '.join(':' + name for name in _COLUMNS)})"  # noqa: S608 - column names only
+)
+
+
+def insert(tx: sqlite3.Connection, job: Job) -> None:
+    """Store a new job. Raises `sqlite3.IntegrityError` if there is one of this id."""
+    tx.execute(_INSERT, {name: getattr(job, name) for name in _COLUMNS})
+
+
+def get(tx: sqlite3.Connection, job_id: int) -> Job | None:
+    """Return the job, or None."""
+    row = tx.execute("SELECT * FROM job WHERE id = ?", (job_id,)).fetchone()
+    return _job(row) if row else None
+
+
+def _job(row: sqlite3.Row) -> Job:
+    return Job(**{**dict(row), "private": bool(row["private"])})
+
+
+def results(tx: sqlite3.Connection, job_id: int) -> tuple[Result, ...]:
+    """Return a job's pictures in the order of the samples."""
+    rows = tx.execute("SELECT * FROM result WHERE job_id = ? ORDER BY sample", (job_id,))
+    return tuple(Result(**dict(row)) for row in rows)
+
+
+def unfinished(tx: sqlite3.Connection) -> list[Job]:
+    """Return every job that has not ended, oldest first: what a start takes up again."""
+    rows = tx.execute(
+        "SELECT * FROM job WHERE state IN ('queued', 'sending', 'rendered') ORDER BY created_at, id"
+    )
+    return [_job(row) for row in rows]
+
+
+def of_member(tx: sqlite3.Connection, *, guild_id: int, user_id: int, limit: int) -> list[Job]:
+    """Return a member's latest jobs that have a picture which was not deleted, newest first."""
+    rows = tx.execute(
+        "SELECT * FROM job WHERE guild_id = ? AND user_id = ? AND deleted_at IS NULL"
+        " AND state IN ('rendered', 'delivered', 'undeliverable') ORDER BY created_at DESC LIMIT ?",
+        (guild_id, user_id, limit),
+    )
+    return [_job(row) for row in rows]
+
+
+def kept_hashes(tx: sqlite3.Connection, *, since: float) -> set[str]:
+    """Return the hashes of all pictures that belong to unfinished jobs or ones made after `since`."""
+    rows = tx.execute(
+        """
+        WITH kept AS (SELECT id, input_hash, source_hash FROM job
+            WHERE state IN ('queued', 'sending', 'rendered') OR (created_at >= ?1 AND deleted_at IS NULL))
+        SELECT input_hash FROM kept UNION SELECT source_hash FROM kept
+        UNION SELECT hash FROM result WHERE job_id IN (SELECT id FROM kept)
+        """,
+        (since,),
+    )
+    return {row[0] for row in rows if row[0]}
+
+
+# ---------------------------------------------------------- where it is shown
+
+
+def set_message(tx: sqlite3.Connection, *, job_id: int, message_id: int, channel_id: int) -> None:
+    """Remember the message that shows the job."""
+    tx.execute(
+        "UPDATE job SET message_id = ?, channel_id = ? WHERE id = ?", (message_id, channel_id, job_id)
+    )
+
+
+def set_input(tx: sqlite3.Connection, *, job_id: int, input_hash: str, pixels: int) -> bool:
+    """Remember the normalised input of a job that still waits."""
+    return _changed(
+        tx,
+        "UPDATE job SET input_hash = ?, input_pixels = ? WHERE id = ? AND state = 'queued'",
+        (input_hash, pixels, job_id),
+    )
+
+
+def set_deleted(tx: sqlite3.Connection, *, job_id: int, now: float) -> None:
+    """Take the job's pictures out of history; retention removes them from disk."""
+    tx.execute("UPDATE job SET deleted_at = ? WHERE id = ?", (now, job_id))
+
+
+# ------------------------------------------------------------------ its states
+
+
+def claim(tx: sqlite3.Connection, *, job_id: int, backend: str, now: float) -> bool:
+    """Go from queued to sending: from here on the provider may have been called."""
+    return _changed(
+        tx,
+        "UPDATE job SET state = 'sending', attempt = attempt + 1, backend = ?, started_at = ?"
+        " WHERE id = ? AND state = 'queued' AND attempt < ?",
+        (backend, now, job_id, ATTEMPTS_MAX),
+    )
+
+
+def requeue(tx: sqlite3.Connection, *, job_id: int) -> bool:
+    """Go back from sending to queued, while an attempt is left."""
+    return _changed(
+        tx,
+        "UPDATE job SET state = 'queued' WHERE id = ? AND state = 'sending' AND attempt < ?",
+        (job_id, ATTEMPTS_MAX),
+    )
+
+
+def render(
+    tx: sqlite3.Connection, *, job_id: int, pictures: tuple[Result, ...], charged: int, now: float
+) -> bool:
+    """Go from sending to rendered. The pictures must be on disk and the transfers settled."""
+    tx.executemany(
+        "INSERT INTO result (job_id, sample, seed, hash, width, height) VALUES (?, ?, ?, ?, ?, ?)",
+        [(p.job_id, p.sample, p.seed, p.hash, p.width, p.height) for p in pictures],
+    )
+    return _changed(
+        tx,
+        "UPDATE job SET state = 'rendered', charged = ?, rendered_at = ? WHERE id = ? AND state = 'sending'",
+        (charged, now, job_id),
+    )
+
+
+def fail(tx: sqlite3.Connection, *, job_id: int, failure: str, now: float) -> bool:
+    """End a job that made no picture, with the sentence its requester is shown."""
+    return _changed(
+        tx,
+        "UPDATE job SET state = 'failed', failure = ?, ended_at = ?"
+        " WHERE id = ? AND state IN ('queued', 'sending')",
+        (failure, now, job_id),
+    )
+
+
+def cancel(tx: sqlite3.Connection, *, job_id: int, from_state: Literal["queued", "sending"], now: float) -> bool:
+    """End a job that its requester no longer wants, if it is still in `from_state`."""
+    return _changed(
+        tx,
+        "UPDATE job SET state = 'cancelled', ended_at = ? WHERE id = ? AND state = ?",
+        (now, job_id, from_state),
+    )
+
+
+def deliver(tx: sqlite3.Connection, *, job_id: int, now: float) -> bool:
+    """Remember that the picture was posted."""
+    return _changed(
+        tx,
+        "UPDATE job SET state = 'delivered', ended_at = ? WHERE id = ? AND state IN ('rendered', 'undeliverable')",
+        (now, job_id),
+    )
+
+
+def keep_undelivered(tx: sqlite3.Connection, *, job_id: int, now: float) -> bool:
+    """Remember that there is nowhere to post the picture: it stays in the member's history."""
+    return _changed(
+        tx,
+        "UPDATE job SET state = 'undeliverable', ended_at = ? WHERE id = ? AND state = 'rendered'",
+        (now, job_id),
+    )
+
+
+def _changed(tx: sqlite3.Connection, sql: str, values: tuple[object, ...]) -> bool:
+    return tx.execute(sql, values).rowcount == 1

@@ -1,0 +1,203 @@
+"""Double entry with holds: accounts and transfers (TigerBeetle's two-phase transfer).
+
+Every function takes the connection of a running unit (see `Database.write`) and is
+one step of that unit's transaction. Credits are whole numbers.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["mint", "pool", "user", "allowance", "provider"]
+
+
+class InsufficientCreditsError(Exception):
+    """The source account has less available than the transfer wants."""
+
+
+class FrozenAccountError(Exception):
+    """One of the two accounts is frozen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One account: `posted` is what is in it, `held` the part of it set aside for pending transfers."""
+
+    id: int
+    kind: str
+    guild_id: int
+    user_id: int
+    posted: int
+    held: int
+    frozen: bool
+
+    @property
+    def available(self) -> int:
+        """Credits that can be spent now."""
+        return self.posted - self.held
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One movement of credits from account `src` to account `dst`."""
+
+    id: str
+    src: int
+    dst: int
+    amount: int
+    charged: int | None
+    state: str
+    job_id: int | None
+    actor_id: int
+    reason: str
+    created_at: float
+    settled_at: float | None
+
+
+def account(tx: sqlite3.Connection, *, kind: Kind, guild_id: int = 0, user_id: int = 0) -> Account:
+    """Return the account, opened empty if there is none yet."""
+    key = (kind, guild_id, user_id)
+    row = _find(tx, key)
+    if row is None:
+        tx.execute("INSERT INTO account (kind, guild_id, user_id) VALUES (?, ?, ?)", key)
+        row = _find(tx, key)
+    assert row is not None  # noqa: S101 - just inserted
+    return _account(row)
+
+
+def peek_account(tx: sqlite3.Connection, *, kind: Kind, guild_id: int, user_id: int) -> Account:
+    """Return the account without opening it; one that does not exist reads as empty, with id 0."""
+    row = _find(tx, (kind, guild_id, user_id))
+    return _account(row) if row else Account(0, kind, guild_id, user_id, 0, 0, frozen=False)
+
+
+def _find(tx: sqlite3.Connection, key: tuple[str, int, int]) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = tx.execute(
+        "SELECT * FROM account WHERE (kind, guild_id, user_id) = (?, ?, ?)", key
+    ).fetchone()
+    return row
+
+
+def _account(row: sqlite3.Row) -> Account:
+    return Account(**{**dict(row), "frozen": bool(row["frozen"])})
+
+
+def exists(tx: sqlite3.Connection, transfer_id: str) -> bool:
+    """Tell whether a transfer of this id was ever made: a request seen twice moves nothing twice."""
+    return tx.execute("SELECT 1 FROM transfer WHERE id = ?", (transfer_id,)).fetchone() is not None
+
+
+def hold(
+    tx: sqlite3.Connection,
+    *,
+    transfer_id: str,
+    src: int,
+    dst: int,
+    amount: int,
+    actor_id: int,
+    reason: str,
+    now: float,
+    job_id: int | None = None,
+) -> None:
+    """Set `amount` credits of account `src` aside for account `dst`.
+
+    Raises `InsufficientCreditsError` or `FrozenAccountError`, and `sqlite3.IntegrityError`
+    for an id that exists.
+    """
+    try:
+        tx.execute(
+            "INSERT INTO transfer (id, src, dst, amount, state, job_id, actor_id, reason, created_at)"
+            " VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, ?)",
+            (transfer_id, src, dst, amount, job_id, actor_id, reason, now),
+        )
+    except sqlite3.IntegrityError as error:
+        if "enough_credits" in str(error):
+            raise InsufficientCreditsError from error
+        if "frozen" in str(error):
+            raise FrozenAccountError from error
+        raise
+
+
+def post(tx: sqlite3.Connection, *, transfer_id: str, charged: int, now: float) -> None:
+    """Move `charged` (1 to the amount held) and let go of the rest. Final."""
+    _settle(tx, transfer_id, "posted", charged, now)
+
+
+def void(tx: sqlite3.Connection, *, transfer_id: str, now: float) -> None:
+    """Let go of the whole hold. Final."""
+    _settle(tx, transfer_id, "voided", None, now)
+
+
+def _settle(tx: sqlite3.Connection, transfer_id: str, state: str, charged: int | None, now: float) -> None:
+    changed = tx.execute(
+        "UPDATE transfer SET state = ?, charged = ?, settled_at = ? WHERE id = ?",
+        (state, charged, now, transfer_id),
+    ).rowcount
+    if changed != 1:
+        raise LookupError(f"no transfer {transfer_id}")
+
+
+def move(
+    tx: sqlite3.Connection,
+    *,
+    transfer_id: str,
+    src: int,
+    dst: int,
+    amount: int,
+    actor_id: int,
+    reason: str,
+    now: float,
+) -> None:
+    """Hold and post in one step."""
+    hold(
+        tx,
+        transfer_id=transfer_id,
+        src=src,
+        dst=dst,
+        amount=amount,
+        actor_id=actor_id,
+        reason=reason,
+        now=now,
+    )
+    post(tx, transfer_id=transfer_id, charged=amount, now=now)
+
+
+def transfers_of_job(tx: sqlite3.Connection, job_id: int) -> list[Transfer]:
+    """Return a job's transfers in the order they were made: allowance first, then balance."""
+    rows = tx.execute("SELECT * FROM transfer WHERE job_id = ? ORDER BY rowid", (job_id,))
+    return [Transfer(**dict(row)) for row in rows]
+
+
+def reconcile(tx: sqlite3.Connection) -> list[str]:
+    """Recompute the books from the transfers; return a sentence for each thing that does not add up."""
+    faults = []
+    total = tx.execute("SELECT coalesce(sum(posted), 0) FROM account").fetchone()[0]
+    if total != 0:
+        faults.append(f"The books do not sum to zero but to {total}.")
+    wrong = tx.execute(
+        """
+        SELECT a.id, a.kind, a.guild_id, a.user_id FROM account a WHERE a.posted <>
+            (SELECT coalesce(sum(charged), 0) FROM transfer WHERE dst = a.id)
+          - (SELECT coalesce(sum(charged), 0) FROM transfer WHERE src = a.id)
+        OR a.held <> (SELECT coalesce(sum(amount), 0) FROM transfer WHERE src = a.id AND state = 'pending')
+        """
+    )
+    faults += [
+        f"Account {row['id']} ({row['kind']} of member {row['user_id']} in server {row['guild_id']})"
+        " does not equal its transfers."
+        for row in wrong
+    ]
+    faults += _unsettled_jobs(tx)
+    return faults
+
+
+def _unsettled_jobs(tx: sqlite3.Connection) -> list[str]:
+    rows = tx.execute(
+        """
+        SELECT DISTINCT j.id, j.state FROM job j JOIN transfer t ON t.job_id = j.id
+        WHERE (j.state IN ('queued', 'sending')) <> (t.state = 'pending')
+        """
+    )
+    return [f"Job {row['id']} is {row['state']} but its hold says otherwise." for row in rows]
