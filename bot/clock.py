@@ -34,7 +34,9 @@ class SystemClock:
 
 def utc_day(now_s: float) -> int:
     """Return the UTC day of `now_s` as days since 1970-01-01."""
-    return datetime.fromtimestamp(now_s, UTC).date().toordinal() - datetime(1970, 1, 1, tzinfo=UTC).toordinal()
+    return (
+        datetime.fromtimestamp(now_s, UTC).date().toordinal() - datetime(1970, 1, 1, tzinfo=UTC).toordinal()
+    )
 
 
 def next_utc_midnight(now_s: float) -> int:

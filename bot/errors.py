@@ -18,7 +18,8 @@
     │       └── BackendOutOfCredits       the operator's credits there are used up
     └── OperatorError             settings, disk, database: shown on the command line
 
-`str(error)` is always the sentence to show; details for the log go into `detail`.
+`str(error)` is always the sentence to show; details for the log go into `detail`. A
+sentence that ends with a time leaves it in `until`, for whoever shows it to word it.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from __future__ import annotations
 class BotError(Exception):
     """Something went wrong. Please try again in a minute."""
 
-    def __init__(self, sentence: str = "", *, detail: str = "") -> None:
+    def __init__(self, sentence: str = "", *, detail: str = "", until: float | None = None) -> None:
         super().__init__(sentence or (type(self).__doc__ or "").strip().splitlines()[0])
         self.detail = detail
+        self.until = until
 
 
 class UserError(BotError):
@@ -69,7 +71,7 @@ class BackendError(BotError):
 
 
 class BackendRefused(BackendError):
-    """The picture service refused this request. It cost you nothing; please change an option and try again."""
+    """The picture service refused this. It cost you nothing; please change an option and try again."""
 
 
 class BackendFailed(BackendError):
@@ -89,7 +91,7 @@ class BackendDown(BackendError):
 
 
 class BackendOutOfCredits(BackendDown):
-    """The bot's own credits at the picture service are used up. It cost you nothing; the operator has been told."""
+    """The bot's credits at the picture service are used up. You paid nothing; the operator was told."""
 
 
 class OperatorError(BotError):

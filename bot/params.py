@@ -77,9 +77,7 @@ class Img2ImgParams(BaseModel):
     num_inference_steps: int = Field(
         default=20, ge=1, le=100, description="More steps: finer, slower, dearer."
     )
-    guidance_scale: float = Field(
-        default=5.0, ge=1, le=20, description="How closely to follow the prompt."
-    )
+    guidance_scale: float = Field(default=5.0, ge=1, le=20, description="How closely to follow the prompt.")
     seed: int = Field(ge=0, le=SEED_MAX, description="The same seed gives the same picture again.")
     samples: int = Field(default=1, ge=1, le=4, description="How many pictures to make.")
     strength: float = Field(

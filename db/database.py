@@ -42,7 +42,7 @@ class _Connection(aiosqlite.Connection):
     """aiosqlite's connection, which can also run a whole function in its thread."""
 
     async def run(self, unit: Unit[T]) -> T:
-        result: T = await self._execute(lambda: unit(self._conn))
+        result: T = await self._execute(lambda: unit(self._conn))  # type: ignore[no-untyped-call]  # aiosqlite's own
         return result
 
 
@@ -76,7 +76,8 @@ class Database:
         self._waiting.append(waiting)
         if self._committer is None:
             self._committer = asyncio.create_task(self._commit_all())
-        return await waiting.done
+        result: T = await waiting.done
+        return result
 
     async def _commit_all(self) -> None:
         try:
@@ -138,7 +139,7 @@ def _run_unit(connection: sqlite3.Connection, unit: Unit[Any]) -> Any:
     connection.execute("SAVEPOINT unit")
     try:
         outcome = unit(connection)
-    except Exception as error:  # noqa: BLE001 - handed to the unit's caller
+    except Exception as error:
         if not connection.in_transaction:
             # A full disk or a broken page rolls back everything: none of the batch stands.
             raise
@@ -159,7 +160,7 @@ async def open_database(folder: Path) -> AsyncIterator[Database]:
     sentence when the lock is taken or the file is missing, empty, foreign, newer
     than this program, or damaged.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
     with _locked(folder / "lock"):
         path = folder / "bot.sqlite3"
         marker = folder / "identity"

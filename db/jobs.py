@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Final, Literal
 
 Operation = Literal["img2img", "reroll", "vary_subtle", "vary_strong"]
+Cancellable = Literal["queued", "sending"]
 State = Literal["queued", "sending", "rendered", "delivered", "undeliverable", "failed", "cancelled"]
 
 ATTEMPTS_MAX: Final = 2
@@ -31,30 +32,30 @@ class Job:
     guild_id: int
     user_id: int
     channel_id: int
-    message_id: int | None
-    token: str | None
-    token_expires_at: float | None
-    private: bool
-    state: State
-    attempt: int
     operation: Operation
-    parent_id: int | None
-    parent_sample: int | None
     request: str
-    source_url: str | None
-    source_hash: str | None
-    input_hash: str | None
-    input_pixels: int | None
-    price: int
-    charged: int | None
-    day: int
-    backend: str | None
-    failure: str | None
     created_at: float
-    started_at: float | None
-    rendered_at: float | None
-    ended_at: float | None
-    deleted_at: float | None
+    message_id: int | None = None
+    token: str | None = None
+    token_expires_at: float | None = None
+    private: bool = False
+    state: State = "queued"
+    attempt: int = 0
+    parent_id: int | None = None
+    parent_sample: int | None = None
+    source_url: str | None = None
+    source_hash: str | None = None
+    input_hash: str | None = None
+    input_pixels: int | None = None
+    price: int = 0
+    charged: int | None = None
+    day: int = 0
+    backend: str | None = None
+    failure: str | None = None
+    started_at: float | None = None
+    rendered_at: float | None = None
+    ended_at: float | None = None
+    deleted_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,7 @@ class Result:
 
 
 _COLUMNS = tuple(field.name for field in fields(Job))
-_INSERT = (
-    f"INSERT INTO job ({', '.join(_COLUMNS)}) VALUES ({', '.join(':' + name for name in _COLUMNS)})"  # noqa: S608 - column names only
-)
+_INSERT = f"INSERT INTO job ({', '.join(_COLUMNS)}) VALUES ({', '.join(':' + name for name in _COLUMNS)})"  # noqa: S608 - column names only
 
 
 def insert(tx: sqlite3.Connection, job: Job) -> None:
@@ -133,9 +132,7 @@ def kept_hashes(tx: sqlite3.Connection, *, since: float) -> set[str]:
 
 def set_message(tx: sqlite3.Connection, *, job_id: int, message_id: int, channel_id: int) -> None:
     """Remember the message that shows the job."""
-    tx.execute(
-        "UPDATE job SET message_id = ?, channel_id = ? WHERE id = ?", (message_id, channel_id, job_id)
-    )
+    tx.execute("UPDATE job SET message_id = ?, channel_id = ? WHERE id = ?", (message_id, channel_id, job_id))
 
 
 def set_input(tx: sqlite3.Connection, *, job_id: int, input_hash: str, pixels: int) -> bool:
@@ -199,7 +196,7 @@ def fail(tx: sqlite3.Connection, *, job_id: int, failure: str, now: float) -> bo
     )
 
 
-def cancel(tx: sqlite3.Connection, *, job_id: int, from_state: Literal["queued", "sending"], now: float) -> bool:
+def cancel(tx: sqlite3.Connection, *, job_id: int, from_state: Cancellable, now: float) -> bool:
     """End a job that its requester no longer wants, if it is still in `from_state`."""
     return _changed(
         tx,
@@ -212,7 +209,8 @@ def deliver(tx: sqlite3.Connection, *, job_id: int, now: float) -> bool:
     """Remember that the picture was posted."""
     return _changed(
         tx,
-        "UPDATE job SET state = 'delivered', ended_at = ? WHERE id = ? AND state IN ('rendered', 'undeliverable')",
+        "UPDATE job SET state = 'delivered', ended_at = ?"
+        " WHERE id = ? AND state IN ('rendered', 'undeliverable')",
         (now, job_id),
     )
 

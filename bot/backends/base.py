@@ -74,9 +74,7 @@ class Backend(Protocol):
     name: str
     capabilities: Capabilities
 
-    async def generate(
-        self, params: Img2ImgParams, image: bytes, on_progress: OnProgress
-    ) -> Generation:
+    async def generate(self, params: Img2ImgParams, image: bytes, on_progress: OnProgress) -> Generation:
         """Make `params.samples` pictures from `image` (normalised JPEG bytes).
 
         `on_progress` is called on the event loop. Raises `BackendError`; cancelling the

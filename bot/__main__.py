@@ -1,0 +1,91 @@
+"""The command line: `img2img-bot run`, `demo` and `check`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from bot.check import check_everything
+from bot.errors import OperatorError
+from bot.logs import setup_logging
+from bot.settings import Settings, load_settings
+
+cli = typer.Typer(
+    help="A Discord bot that turns one picture into another.", no_args_is_help=True, add_completion=False
+)
+
+
+@cli.command()
+def run() -> None:
+    """Run the bot on Discord (needs IMG2IMG_DISCORD_TOKEN)."""
+    settings = load_settings()
+    if settings.discord_token is None:
+        raise OperatorError(
+            "IMG2IMG_DISCORD_TOKEN is empty; set it to your bot's token, or try `img2img-bot demo`."
+        )
+    setup_logging(level=settings.log_level, secrets=settings.secrets)
+    _execute(_run(settings, settings.discord_token.get_secret_value()))
+
+
+async def _run(settings: Settings, token: str) -> None:
+    from bot.app import open_app  # noqa: PLC0415 - `--help` need not load Discord's library
+    from bot.client import Img2ImgBot, run_until_stopped  # noqa: PLC0415
+
+    client = Img2ImgBot()
+    async with open_app(settings, fetch=client.fetch) as app:
+        client.app = app
+        await run_until_stopped(client, token)
+
+
+@cli.command()
+def demo(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+) -> None:
+    """Try the bot in a browser, without Discord, token, key or GPU."""
+    try:
+        from bot.demo import run_demo  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise OperatorError(
+            "The demo is an extra; install it with `pip install 'img2img-bot[demo]'`."
+        ) from error
+    setup_logging(level="WARNING", secrets=())
+    _execute(run_demo(port=port, open_browser=not no_browser))
+
+
+@cli.command()
+def check() -> None:
+    """Check settings, database, books and backends; say in a sentence each what is wrong."""
+    settings = load_settings()
+    setup_logging(level="ERROR", secrets=settings.secrets)
+    findings = _execute(check_everything(settings))
+    for finding in findings:
+        typer.echo(f"{'ok   ' if finding.good else 'WRONG'} {finding.sentence}")
+    if not all(finding.good for finding in findings):
+        raise typer.Exit(1)
+
+
+def _execute(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        logging.getLogger(__name__).info("Stopped")
+        return None
+
+
+def main() -> None:
+    """Run the command line; an operator's mistake is one sentence and exit code 2."""
+    try:
+        cli()
+    except OperatorError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""The composition root: opens everything once, in order, and hands it in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from bot.backends.base import Backend
+from bot.backends.painter import Painter
+from bot.backends.router import Router
+from bot.backends.segmind import Segmind
+from bot.clock import Clock, SystemClock
+from bot.credits import Credits, Prices
+from bot.dispatcher import Dispatcher
+from bot.errors import OperatorError
+from bot.events import Events, OperatorAlert
+from bot.images import PicturePool
+from bot.inputs import Fetch, Inputs
+from bot.jobs import Jobs
+from bot.queue import FairQueue, QueueLimits
+from bot.settings import BackendName, Settings
+from bot.store import PictureStore
+from db import jobs as rows
+from db import ledger
+from db.database import Database, DatabaseUnfitError, open_database
+
+DAY_S: Final = 86_400
+BOOKS_WRONG: Final = "The credit books do not add up, so nothing is spent until the operator has looked."
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Everything that runs, opened."""
+
+    settings: Settings
+    clock: Clock
+    db: Database
+    store: PictureStore
+    credits: Credits
+    events: Events
+    router: Router
+    dispatcher: Dispatcher
+    jobs: Jobs
+
+    async def reconcile(self) -> list[str]:
+        """Prove the books; where they do not add up, stop spending and alert the operator."""
+        faults = await self.db.read(ledger.reconcile)
+        self.jobs.paused = BOOKS_WRONG if faults else None
+        for fault in faults:
+            self.events.emit(OperatorAlert(f"{BOOKS_WRONG} {fault}"))
+        return faults
+
+    async def sweep(self) -> int:
+        """Remove pictures past their retention from disk; return how many."""
+        now = self.clock.now()
+        since = now - self.settings.retention_days * DAY_S
+        keep = await self.db.read(lambda tx: rows.kept_hashes(tx, since=since))
+        return await self.store.sweep(keep=keep, older_than_s=DAY_S, now=now)
+
+
+@asynccontextmanager
+async def open_app(
+    settings: Settings,
+    *,
+    fetch: Fetch,
+    clock: Clock | None = None,
+    backends: Sequence[Backend] = (),
+) -> AsyncIterator[App]:
+    """Open the app; close all of it, running jobs given their grace, on leaving.
+
+    `fetch` gets an attachment's bytes from its address. `backends` stand in for those
+    that the settings name. Raises `OperatorError` with a sentence that says what to do.
+    """
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        db = await _open_database(stack, settings)
+        made = backends or [make_backend(name, settings, clock) for name in settings.backends_in_use]
+        for backend in made:
+            stack.push_async_callback(backend.aclose)
+        pool = PicturePool(children=settings.decoder_children)
+        stack.push_async_callback(pool.aclose)
+        app = _wire(settings, clock, db, made, pool, fetch, stack)
+        await app.reconcile()
+        yield app
+
+
+async def _open_database(stack: AsyncExitStack, settings: Settings) -> Database:
+    try:
+        return await stack.enter_async_context(open_database(settings.data_dir))
+    except DatabaseUnfitError as error:
+        raise OperatorError(str(error)) from error
+
+
+def make_backend(name: BackendName, settings: Settings, clock: Clock) -> Backend:
+    """Return the backend of this name, as the settings want it."""
+    if name == "painter":
+        return Painter(concurrency_max=settings.painter_concurrency_max)
+    assert settings.segmind_api_key is not None  # noqa: S101 - load_settings saw to it
+    return Segmind(
+        api_key=settings.segmind_api_key,
+        base_url=settings.segmind_base_url,
+        clock=clock,
+        concurrency_max=settings.segmind_concurrency_max,
+    )
+
+
+def _wire(
+    settings: Settings,
+    clock: Clock,
+    db: Database,
+    backends: Sequence[Backend],
+    pool: PicturePool,
+    fetch: Fetch,
+    stack: AsyncExitStack,
+) -> App:
+    store = PictureStore(settings.data_dir / "pictures")
+    events = Events()
+    router = Router(backends)
+    queue = FairQueue(_limits(settings))
+    prices = Prices(settings.price_per_sample, settings.price_per_megapixel_step)
+    wallet = Credits(db=db, clock=clock, prices=prices, daily_allowance=settings.daily_allowance)
+    inputs = Inputs(db=db, pool=pool, store=store, fetch=fetch)
+    stack.push_async_callback(inputs.aclose)
+    dispatcher = Dispatcher(
+        db=db,
+        clock=clock,
+        wallet=wallet,
+        queue=queue,
+        router=router,
+        inputs=inputs,
+        pool=pool,
+        store=store,
+        events=events,
+    )
+    stack.push_async_callback(dispatcher.drain, settings.shutdown_grace_s)
+    jobs = Jobs(db=db, clock=clock, wallet=wallet, queue=queue, dispatcher=dispatcher)
+    return App(settings, clock, db, store, wallet, events, router, dispatcher, jobs)
+
+
+def _limits(settings: Settings) -> QueueLimits:
+    return QueueLimits(
+        guild_running_max=settings.guild_running_max,
+        member_running_max=settings.member_running_max,
+        waiting_max=settings.waiting_max,
+        guild_waiting_max=settings.guild_waiting_max,
+        member_waiting_max=settings.member_waiting_max,
+    )

@@ -1,0 +1,75 @@
+"""Which backend takes the next job: preference, a breaker each, and how long a job takes there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from bot.backends.base import Backend
+
+PAUSE_S_MIN: Final = 15.0
+PAUSE_S_MAX: Final = 600.0
+#: Weight of the newest job in the running mean of seconds a job.
+_NEWEST: Final = 0.2
+
+
+class Lane:
+    """One backend with its breaker: closed (in use), or open until a time, then one job may try."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.running = 0
+        self.job_s_mean = backend.capabilities.typical_s
+        self.open_until: float | None = None
+        self._pause_s = PAUSE_S_MIN
+
+    def has_room(self, now: float) -> bool:
+        """Tell whether a job may start here: one at a time while the breaker tries again."""
+        if self.open_until is None:
+            return self.running < self.backend.capabilities.concurrency_max
+        return now >= self.open_until and self.running == 0
+
+    def is_paused(self, now: float) -> bool:
+        """Tell whether the breaker keeps everyone out."""
+        return self.open_until is not None and now < self.open_until
+
+    def trip(self, now: float) -> bool:
+        """Open the breaker, for longer each time in a row; True if it was closed before."""
+        was_closed = self.open_until is None
+        self.open_until = now + self._pause_s
+        self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)
+        return was_closed
+
+    def succeeded(self, job_s: float) -> None:
+        """Close the breaker and learn how long a job takes."""
+        self.open_until = None
+        self._pause_s = PAUSE_S_MIN
+        self.job_s_mean += _NEWEST * (job_s - self.job_s_mean)
+
+
+class Router:
+    """Several backends in order of preference."""
+
+    def __init__(self, backends: Sequence[Backend]) -> None:
+        self.lanes = tuple(Lane(backend) for backend in backends)
+
+    def preferred(self, now: float) -> Lane | None:
+        """Return the lane that jobs go to now: the first that is not paused; None if all are."""
+        return next((lane for lane in self.lanes if not lane.is_paused(now)), None)
+
+    def free_lane(self, now: float) -> Lane | None:
+        """Return the preferred lane if it has room now."""
+        lane = self.preferred(now)
+        return lane if lane is not None and lane.has_room(now) else None
+
+    def next_try_at(self) -> float | None:
+        """Return when the first breaker lets a job try again; None if none is open."""
+        return min((lane.open_until for lane in self.lanes if lane.open_until is not None), default=None)
+
+    def expected_wait_s(self, place: int, now: float) -> float:
+        """Return the seconds until the job at `place` (1 is next) has its picture."""
+        lane = self.preferred(now) or self.lanes[0]
+        at_once = lane.backend.capabilities.concurrency_max
+        rounds = -(-(place + lane.running) // at_once)
+        pause_s = max(0.0, (lane.open_until or now) - now)
+        return rounds * lane.job_s_mean + pause_s

@@ -1,0 +1,59 @@
+"""`img2img-bot check`: is everything in place to run?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from bot.app import make_backend
+from bot.clock import SystemClock
+from bot.errors import BotError
+from bot.settings import Settings
+from db import ledger
+from db.database import DatabaseUnfitError, open_database
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: whether it is good, and a sentence that says so or what to do."""
+
+    good: bool
+    sentence: str
+
+
+async def check_everything(settings: Settings) -> list[Finding]:
+    """Look at settings, database, ledger and each backend in use."""
+    findings = [_token(settings)]
+    findings += [finding async for finding in _database(settings)]
+    findings += [await _backend(settings, name) for name in settings.backends_in_use]
+    return findings
+
+
+def _token(settings: Settings) -> Finding:
+    if settings.discord_token is None:
+        return Finding(False, "IMG2IMG_DISCORD_TOKEN is empty; set it to your bot's token from Discord.")
+    return Finding(True, "The settings are complete.")
+
+
+async def _database(settings: Settings) -> AsyncIterator[Finding]:
+    try:
+        async with open_database(settings.data_dir) as db:
+            yield Finding(True, f"The database in {settings.data_dir} can be used.")
+            faults = await db.read(ledger.reconcile)
+            for fault in faults:
+                yield Finding(False, f"{fault} Restore the newest backup that `check` accepts.")
+            if not faults:
+                yield Finding(True, "The credit books add up.")
+    except DatabaseUnfitError as error:
+        yield Finding(False, str(error))
+
+
+async def _backend(settings: Settings, name: str) -> Finding:
+    clock = SystemClock()
+    backend = next(make_backend(n, settings, clock) for n in settings.backends_in_use if n == name)
+    try:
+        return Finding(True, await backend.check())
+    except BotError as error:
+        return Finding(False, f"{backend.capabilities.label}: {error.detail or error}")
+    finally:
+        await backend.aclose()

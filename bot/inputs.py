@@ -1,0 +1,121 @@
+"""From where a member's picture is to where backends find it: fetched, normalised, stored by hash.
+
+Work on an input starts the moment a job is accepted, while it waits in line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from bot.errors import UnusablePicture, UserError
+from bot.images import INPUT_BYTES_MAX, PicturePool
+from bot.picture_child import AREA_MAX, SIDE_MAX, SIDE_MIN, SIDE_STEP, fitted_size
+from bot.store import PictureStore
+from db import jobs as rows
+from db.database import Database
+from db.jobs import Job
+
+Fetch = Callable[[str], Awaitable[bytes]]
+
+FETCHES_AT_ONCE_MAX: Final = 8
+FETCH_TIMEOUT_S: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A picture on Discord: its address, and what Discord says of it (bytes and pixels, None: unknown)."""
+
+    url: str
+    size_bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+def normal_pixels(width: int | None, height: int | None) -> int:
+    """Return how many pixels a picture of this size will have as an input, or at most have if unknown."""
+    if not width or not height or width < 0 or height < 0:
+        return AREA_MAX
+    fitted_width, fitted_height = fitted_size(width, height)
+    return fitted_width * fitted_height
+
+
+def is_normal_size(width: int, height: int) -> bool:
+    """Tell whether a stored picture of this size can be an input as it is."""
+    return all(side % SIDE_STEP == 0 and SIDE_MIN <= side <= SIDE_MAX for side in (width, height))
+
+
+def check_size(size_bytes: int | None) -> None:
+    """Raise `UnusablePicture` for a file that is empty or over `INPUT_BYTES_MAX`."""
+    if size_bytes == 0:
+        raise UnusablePicture("That file is empty; please attach a PNG, JPEG, GIF or WebP picture.")
+    if size_bytes is not None and size_bytes > INPUT_BYTES_MAX:
+        limit = INPUT_BYTES_MAX // (1024 * 1024)
+        raise UnusablePicture(f"That file is larger than {limit} MiB; please attach a smaller one.")
+
+
+class Inputs:
+    """Prepares the inputs of accepted jobs, side by side within bounds."""
+
+    def __init__(self, *, db: Database, pool: PicturePool, store: PictureStore, fetch: Fetch) -> None:
+        self._db = db
+        self._pool = pool
+        self._store = store
+        self._fetch = fetch
+        self._fetching = asyncio.Semaphore(FETCHES_AT_ONCE_MAX)
+        self._preparing: dict[int, asyncio.Task[None]] = {}
+
+    def begin(self, job: Job, *, on_refused: Callable[[int, UserError], None]) -> None:
+        """Start preparing the job's input; `on_refused` hears at once if it is of no use."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._preparing.pop(job.id, None)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                on_refused(job.id, _as_user_error(error))
+
+        task = asyncio.create_task(self._prepare(job), name=f"input of {job.id}")
+        self._preparing[job.id] = task
+        task.add_done_callback(ended)
+
+    async def ready(self, job_id: int) -> None:
+        """Wait until the job's input is stored or refused."""
+        if task := self._preparing.get(job_id):
+            await asyncio.wait([task])
+
+    async def _prepare(self, job: Job) -> None:
+        normal = await self._pool.normalise(await self._raw(job))
+        digest = await self._store.put(normal.data)
+        pixels = normal.width * normal.height
+        await self._db.write(lambda tx: rows.set_input(tx, job_id=job.id, input_hash=digest, pixels=pixels))
+
+    async def _raw(self, job: Job) -> bytes:
+        if job.source_hash is not None:
+            return await self._store.get(job.source_hash)
+        assert job.source_url is not None  # noqa: S101 - a job has one source or the other
+        async with self._fetching:
+            try:
+                data = await asyncio.wait_for(self._fetch(job.source_url), FETCH_TIMEOUT_S)
+            except TimeoutError as error:
+                raise UnusablePicture(
+                    "Discord took too long to hand over that picture; please try again."
+                ) from error
+        check_size(len(data))
+        return data
+
+    async def aclose(self) -> None:
+        """Stop what is under way; the jobs are taken up again at the next start."""
+        tasks = list(self._preparing.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _as_user_error(error: BaseException) -> UserError:
+    if isinstance(error, UserError):
+        return error
+    return UnusablePicture(
+        "That picture could not be fetched; please send it again.", detail=f"{type(error).__name__}: {error}"
+    )

@@ -1,0 +1,108 @@
+"""Settings: environment variables with the prefix `IMG2IMG_`, and a `.env` file beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from bot.errors import OperatorError
+
+BackendName = Literal["segmind", "painter"]
+PREFIX = "IMG2IMG_"
+
+
+class Settings(BaseSettings):
+    """Everything an operator may set. Credits are whole; sizes and times carry their unit in the name."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    discord_token: SecretStr | None = Field(default=None, description="The bot's token from Discord.")
+    segmind_api_key: SecretStr | None = Field(default=None, description="The key of Segmind's hosted API.")
+    segmind_base_url: str = Field(
+        default="https://api.segmind.com", pattern=r"^https?://", description="Where the hosted API is."
+    )
+    segmind_concurrency_max: int = Field(default=4, ge=1, le=64, description="Jobs at Segmind at once.")
+    painter_concurrency_max: int = Field(default=2, ge=1, le=64, description="Jobs painted at once.")
+    backends: Annotated[tuple[BackendName, ...], NoDecode] = Field(
+        default=(),
+        description="Backends in order of preference, with commas; empty: segmind with a key, else painter.",
+    )
+    data_dir: Path = Field(default=Path("data"), description="Where database and pictures are kept.")
+    retention_days: int = Field(default=30, ge=1, description="How long pictures are kept.")
+
+    daily_allowance: int = Field(
+        default=40,
+        ge=0,
+        le=1_000_000,
+        description="A member's free credits a UTC day, where a server sets none.",
+    )
+    price_per_sample: int = Field(default=1, ge=0, le=1_000_000, description="Credits for each picture.")
+    price_per_megapixel_step: float = Field(
+        default=0.15,
+        ge=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="Credits for each step of a megapixel, on top.",
+    )
+
+    waiting_max: int = Field(default=2_000, ge=1, description="Jobs that may wait in all.")
+    guild_waiting_max: int = Field(default=200, ge=1, description="Jobs that may wait in one server.")
+    member_waiting_max: int = Field(default=5, ge=1, description="Jobs that one member may have waiting.")
+    guild_running_max: int = Field(default=4, ge=1, description="Jobs that may run at once in one server.")
+    member_running_max: int = Field(default=2, ge=1, description="Jobs that one member may have running.")
+
+    decoder_children: int = Field(default=2, ge=1, le=32, description="Processes that decode pictures.")
+    shutdown_grace_s: float = Field(
+        default=60, ge=0, description="How long running jobs may finish on SIGTERM."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="What is logged."
+    )
+
+    @field_validator("backends", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("discord_token", "segmind_api_key", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and not value.strip() else value
+
+    @property
+    def backends_in_use(self) -> tuple[BackendName, ...]:
+        """The backends in order of preference, the default filled in."""
+        return self.backends or (("segmind",) if self.segmind_api_key else ("painter",))
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be seen in a log."""
+        return tuple(s.get_secret_value() for s in (self.discord_token, self.segmind_api_key) if s)
+
+
+def load_settings(**given: Any) -> Settings:
+    """Return the settings, `given` ones first, then the environment, then `.env`.
+
+    Raises `OperatorError` naming each variable that is wrong, never its value.
+    """
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        wrong = "; ".join(f"{_variable(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False))
+        raise OperatorError(f"These settings are wrong, please mend them: {wrong}.") from None
+    if "segmind" in settings.backends_in_use and settings.segmind_api_key is None:
+        raise OperatorError(
+            f"{PREFIX}SEGMIND_API_KEY is empty, but segmind is among {PREFIX}BACKENDS; set it."
+        )
+    return settings
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return PREFIX + str(location[0]).upper() if location else "settings"
