@@ -1,0 +1,225 @@
+"""What a job looks like: a job and how far it is go in, a layout comes out. No I/O here.
+
+Every card is a Components V2 layout from its first answer on, so that later edits
+never convert a message. Each call makes a new layout of dynamic buttons only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import discord
+from discord import ui
+
+from bot.interactions import JobButton
+from bot.jobs import JobView
+from bot.params import DEFAULT_NEGATIVE_PROMPT
+from bot.words import credits_text, duration_text, ordinal
+
+PROMPT_CHARS_SHOWN: Final = 300
+ALT_CHARS_MAX: Final = 256
+BAR_CELLS: Final = 12
+
+WAITING_COLOUR: Final = 0x80848E
+RUNNING_COLOUR: Final = 0x5865F2
+DONE_COLOUR: Final = 0x248046
+FAILED_COLOUR: Final = 0xDA373C
+
+OPERATION_NAMES: Final = {
+    "img2img": "",
+    "reroll": "Reroll",
+    "vary_subtle": "Subtle variation",
+    "vary_strong": "Strong variation",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The job waits at `place` (1 is next), `wait_s` from its picture."""
+
+    place: int
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The job is being made; `step` of `steps`, or no steps where the backend tells none."""
+
+    can_cancel: bool
+    step: int = 0
+    steps: int = 0
+    wait_s: float = 0
+
+
+Face = Waiting | Running
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Who made a picture: a backend's label, and whether it is a model."""
+
+    label: str
+    uses_model: bool
+
+
+def waiting_card(view: JobView, face: Waiting) -> ui.LayoutView:
+    """Return the card of a job in line: its place, the wait, the price, Cancel."""
+    place = "Next in line" if face.place == 1 else f"{ordinal(face.place)} in line"
+    head = f"### ⏳ {place}, {duration_text(face.wait_s)}"
+    return _card(
+        WAITING_COLOUR,
+        ui.TextDisplay(
+            f"{head}\n{_asked(view)}\n-# {_by(view)} · costs at most {credits_text(view.job.price)}"
+        ),
+        _row(_cancel_button(view)),
+    )
+
+
+def running_card(view: JobView, face: Running) -> ui.LayoutView:
+    """Return the card of a job that is being made: a bar where its backend tells steps."""
+    if face.steps:
+        head = f"### 🎨 Step {face.step} of {face.steps}\n{_bar(face.step, face.steps)}"
+    else:
+        head = f"### 🎨 Making your picture, {duration_text(face.wait_s)}"
+    text: ui.TextDisplay[Any] = ui.TextDisplay(
+        f"{head}\n{_asked(view)}\n-# {_by(view)} · costs at most {credits_text(view.job.price)}"
+    )
+    return _card(RUNNING_COLOUR, text, *([_row(_cancel_button(view))] if face.can_cancel else []))
+
+
+def result_card(view: JobView, maker: Maker, filenames: list[str]) -> ui.LayoutView:
+    """Return the card of a finished job; `filenames` are those of the files sent along, in order."""
+    alt = _shorten(f"Picture made from the prompt: {view.params.prompt}", ALT_CHARS_MAX)
+    gallery = ui.MediaGallery[Any](
+        *(discord.MediaGalleryItem(f"attachment://{name}", description=alt) for name in filenames)
+    )
+    facts = ui.TextDisplay[Any](f"{_asked(view)}\n{_settings(view)}\n-# {_paid(view)}\n-# {_made_by(maker)}")
+    return _card(DONE_COLOUR, gallery, facts, *_result_rows(view))
+
+
+def failed_card(view: JobView) -> ui.LayoutView:
+    """Return the card of a job that made no picture, with the reason; it can be tried again."""
+    text = ui.TextDisplay[Any](
+        f"### ⚠️ No picture this time\n{view.job.failure}\n{_asked(view)}\n-# {_by(view)}"
+    )
+    again = JobButton.make("reroll", view.job.id, label="Try again", emoji="🔄")
+    return _card(FAILED_COLOUR, text, *([_row(again)] if view.job.input_hash else []))
+
+
+def cancelled_card(view: JobView) -> ui.LayoutView:
+    """Return the card of a job that was cancelled."""
+    return _card(
+        WAITING_COLOUR,
+        ui.TextDisplay(f"### 🚫 Cancelled\nIt cost nothing.\n{_asked(view)}\n-# {_by(view)}"),
+    )
+
+
+def undelivered_note(view: JobView) -> str:
+    """Return what a card says whose picture has to be fetched from the history."""
+    return f"The picture of job {view.job.id} is ready; `/history` shows it."
+
+
+# ------------------------------------------------------------------------ pieces
+
+
+def _card(colour: int, *items: ui.Item[Any]) -> ui.LayoutView:
+    layout = ui.LayoutView(timeout=None)
+    layout.add_item(ui.Container(*items, accent_colour=colour))
+    return layout
+
+
+def _row(*buttons: JobButton) -> ui.ActionRow[Any]:
+    return ui.ActionRow(*buttons)
+
+
+def _cancel_button(view: JobView) -> JobButton:
+    return JobButton.make("cancel", view.job.id, label="Cancel", style=discord.ButtonStyle.danger)
+
+
+def _result_rows(view: JobView) -> list[ui.Item[Any]]:
+    job_id = view.job.id
+    reroll = JobButton.make("reroll", job_id, label="Reroll", emoji="🔄")
+    delete = JobButton.make("delete", job_id, label="Delete", emoji="🗑️")
+    if len(view.results) == 1:
+        sample = view.results[0].sample
+        subtle = JobButton.make("subtle", job_id, sample=sample, label="Vary (subtle)", emoji="✨")
+        strong = JobButton.make("strong", job_id, sample=sample, label="Vary (strong)", emoji="🌀")
+        return [_row(reroll, subtle, strong, delete)]
+    return [
+        ui.TextDisplay("✨ **Vary (subtle)**: which picture?"),
+        _row(*_one_each(view, "subtle")),
+        ui.TextDisplay("🌀 **Vary (strong)**: which picture?"),
+        _row(*_one_each(view, "strong")),
+        _row(reroll, delete),
+    ]
+
+
+def _one_each(view: JobView, operation: str) -> list[JobButton]:
+    return [
+        JobButton.make(operation, view.job.id, sample=result.sample, label=str(number))
+        for number, result in enumerate(view.results, start=1)
+    ]
+
+
+def _asked(view: JobView) -> str:
+    prompt = f"> {plain(view.params.prompt, PROMPT_CHARS_SHOWN)}"
+    negative = view.params.negative_prompt
+    if negative in ("", DEFAULT_NEGATIVE_PROMPT):
+        return prompt
+    return f"{prompt}\n-# Without: {plain(negative, PROMPT_CHARS_SHOWN // 2)}"
+
+
+def _settings(view: JobView) -> str:
+    params = view.params
+    seeds = ", ".join(f"`{result.seed}`" for result in view.results)
+    numbers = (
+        f"Strength **{params.strength:g}** · {params.num_inference_steps} steps"
+        f" · guidance {params.guidance_scale:g} · seed {seeds}"
+    )
+    return f"{numbers}\n-# {plain(params.sampler, 40)} · {plain(params.scheduler, 40)}"
+
+
+def _by(view: JobView) -> str:
+    name = OPERATION_NAMES[view.job.operation]
+    who = f"by <@{view.job.user_id}>"
+    if not name:
+        return f"Asked {who}"
+    return f"{name}{_parent_link(view)} {who}"
+
+
+def _parent_link(view: JobView) -> str:
+    parent = view.parent
+    if parent is None or parent.message_id is None or parent.private:
+        return ""
+    address = f"https://discord.com/channels/{parent.guild_id}/{parent.channel_id}/{parent.message_id}"
+    return f" of [this picture]({address})"
+
+
+def _paid(view: JobView) -> str:
+    paid = f"{_by(view)} · {credits_text(view.job.charged or 0)}"
+    missing = view.params.samples - len(view.results)
+    return (
+        f"{paid} · {missing} of {view.params.samples} pictures failed and cost nothing" if missing else paid
+    )
+
+
+def _made_by(maker: Maker) -> str:
+    if maker.uses_model:
+        return f"AI-generated with {maker.label}"
+    return f"Painted by a program ({maker.label}): no AI model made this picture"
+
+
+def _bar(step: int, steps: int) -> str:
+    filled = round(BAR_CELLS * step / steps)
+    return f"`{'█' * filled}{'░' * (BAR_CELLS - filled)}` {round(100 * step / steps)} %"
+
+
+def plain(text: str, chars_max: int) -> str:
+    """Return `text` on one line, shortened, so that none of it acts as markup, link or mention."""
+    line = _shorten(" ".join("".join(c for c in text if c.isprintable() or c.isspace()).split()), chars_max)
+    return discord.utils.escape_mentions(discord.utils.escape_markdown(line)).replace("://", ":\u200b//")
+
+
+def _shorten(text: str, chars_max: int) -> str:
+    return text if len(text) <= chars_max else f"{text[: chars_max - 1]}…"

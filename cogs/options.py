@@ -1,0 +1,124 @@
+"""Slash options made from `Img2ImgParams`: ranges, defaults and help are written there, once."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import discord
+from discord import AppCommandOptionType, app_commands
+from pydantic import ValidationError
+
+from bot.errors import InvalidOption
+from bot.params import GENTLE_SCHEDULERS, SAMPLERS, SCHEDULERS, Img2ImgParams, random_seed
+
+#: Options whose name on Discord is shorter than the contract's.
+FIELD_OF: Final = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
+CHOICES_MAX: Final = 25
+
+_FIELDS: Final[dict[str, dict[str, Any]]] = Img2ImgParams.model_json_schema()["properties"]
+_KINDS: Final = {
+    "integer": AppCommandOptionType.integer,
+    "number": AppCommandOptionType.number,
+    "string": AppCommandOptionType.string,
+}
+
+
+def _field(option: str) -> dict[str, Any]:
+    return _FIELDS[FIELD_OF.get(option, option)]
+
+
+def _bounds(option: str) -> tuple[Any, Any]:
+    field = _field(option)
+    return field.get("minimum", field.get("minLength")), field.get("maximum", field.get("maxLength"))
+
+
+class FieldOption(app_commands.Transformer):
+    """An option with the type and bounds of one field of `Img2ImgParams`."""
+
+    def __init__(self, option: str) -> None:
+        self._type = _KINDS[_field(option)["type"]]
+        self._least, self._most = _bounds(option)
+
+    @property
+    def type(self) -> AppCommandOptionType:
+        """The option's type on Discord."""
+        return self._type
+
+    @property
+    def min_value(self) -> Any:
+        """The least value, or length of a text."""
+        return self._least
+
+    @property
+    def max_value(self) -> Any:
+        """The greatest value, or length of a text."""
+        return self._most
+
+    async def transform(self, _interaction: discord.Interaction[Any], value: Any, /) -> Any:
+        """Return the value as it came: `Img2ImgParams` checks it again."""
+        return value
+
+
+class NameOption(app_commands.Transformer):
+    """A name out of a list longer than Discord's 25 choices, with autocompletion."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    async def transform(self, _interaction: discord.Interaction[Any], value: Any, /) -> str:
+        """Return the name as it came: autocompletion confines nothing, `Img2ImgParams` does."""
+        return str(value)
+
+    async def autocomplete(  # type: ignore[override]  # the library types the value for every kind at once
+        self, _interaction: discord.Interaction[Any], value: str, /
+    ) -> list[app_commands.Choice[str]]:
+        """Offer the names that contain what was typed, those that begin with it first."""
+        typed = value.lower().replace(" ", "_").replace("+", "p")
+        found = sorted(
+            (name for name in self._names if typed in name), key=lambda name: not name.startswith(typed)
+        )
+        return [app_commands.Choice(name=_label(name), value=name) for name in found[:CHOICES_MAX]]
+
+
+def _label(name: str) -> str:
+    return f"{name} (changes little on this model)" if name in GENTLE_SCHEDULERS else name
+
+
+SAMPLER_OPTION: Final = NameOption(SAMPLERS)
+SCHEDULER_OPTION: Final = NameOption(SCHEDULERS)
+
+
+def help_of(*options: str) -> dict[str, str]:
+    """Return each option's help text, with its default where it has one."""
+    return {option: _help(option) for option in options}
+
+
+def _help(option: str) -> str:
+    field = _field(option)
+    default = f" Default: {field['default']}." if "default" in field else ""
+    return f"{field['description']}{default}"
+
+
+def params_from(**options: Any) -> Img2ImgParams:
+    """Return the request that these options ask for; None means the default, or a random seed.
+
+    Raises `InvalidOption` naming the first option that is out of its range.
+    """
+    given = {FIELD_OF.get(name, name): value for name, value in options.items() if value is not None}
+    given.setdefault("seed", random_seed())
+    given["prompt"] = " ".join(str(given.get("prompt", "")).split())
+    try:
+        return Img2ImgParams(**given)
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        option = next((name for name, long in FIELD_OF.items() if long == field), field)
+        raise InvalidOption(_range_sentence(option)) from None
+
+
+def _range_sentence(option: str) -> str:
+    if "enum" in _field(option):
+        return f"There is no such {option}; please pick one of the names offered."
+    least, most = _bounds(option)
+    if _field(option)["type"] == "string":
+        return f"Please give a {option} of {least or 0} to {most:,} characters."
+    return f"Please give {option} a value from {least:g} to {most:,}."

@@ -1,0 +1,294 @@
+"""Cards on Discord: keeps each job's card true while it waits and runs, and delivers its pictures.
+
+Delivery is an outbox: a rendered job is posted, then marked delivered, so that a
+crash in between posts again into the same message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import discord
+from discord import ui
+from discord.ext import commands
+
+from bot.client import Img2ImgBot
+from bot.errors import BotError
+from bot.events import (
+    Event,
+    InputRefused,
+    JobCancelled,
+    JobFailed,
+    JobProgressed,
+    JobQueued,
+    JobRendered,
+    JobStarted,
+)
+from bot.interactions import NO_MENTIONS
+from bot.jobs import JobView
+from cogs import cards
+from cogs.mailbox import Mailbox, NowhereToPost, filenames_of
+from db.jobs import Job
+
+log = logging.getLogger(__name__)
+
+EDIT_GAP_S: Final = 2.5
+#: Answering takes a moment after the job is accepted; it may even be done before.
+POSTING_S_MAX: Final = 5.0
+PLACES_GAP_S: Final = 5.0
+PLACES_AT_ONCE_MAX: Final = 20
+DELIVERIES_AT_ONCE_MAX: Final = 16
+#: Waits between tries to deliver; after the last the next start tries again.
+DELIVERY_WAITS_S: Final = (2.0, 15.0, 60.0)
+
+
+@dataclass(slots=True)
+class LiveCard:
+    """One card that still changes: what it should show, and what it shows."""
+
+    job_id: int
+    posted: asyncio.Event = field(default_factory=asyncio.Event)
+    editing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wanted: cards.Face | None = None
+    shown: cards.Face | None = None
+    can_cancel: bool = False
+    edited_at: float = 0.0
+    updater: asyncio.Task[None] | None = None
+    closed: bool = False
+
+
+class Results(commands.Cog):
+    """Listens to what happens to jobs and shows it."""
+
+    def __init__(self, bot: Img2ImgBot) -> None:
+        self._bot = bot
+        self._app = bot.app
+        self._mailbox = Mailbox(bot)
+        self._cards: dict[int, LiveCard] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._places: asyncio.Task[None] | None = None
+        self._delivering = asyncio.Semaphore(DELIVERIES_AT_ONCE_MAX)
+        self._unsubscribe = bot.app.events.subscribe(self._heard)
+
+    async def cog_unload(self) -> None:
+        """Listen no more; what is not shown yet is shown at the next start."""
+        self._unsubscribe()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ------------------------------------------------------------ a new job's card
+
+    async def post(self, interaction: discord.Interaction[Any], job: Job) -> None:
+        """Answer the interaction with the job's card; from now on it is kept true."""
+        card = self._cards.setdefault(job.id, LiveCard(job.id))
+        try:
+            view = await self._app.jobs.view(job.id, guild_id=job.guild_id)
+            card.shown, card.edited_at = card.wanted or self._waiting(job.id), self._now()
+            answer = await interaction.response.send_message(
+                view=_layout(view, card.shown), ephemeral=job.private, allowed_mentions=NO_MENTIONS
+            )
+            if answer.message_id is not None:
+                await self._app.jobs.shown_at(job.id, message_id=answer.message_id, channel_id=job.channel_id)
+        finally:
+            card.posted.set()
+
+    # -------------------------------------------------------------- what is heard
+
+    def _heard(self, event: Event) -> None:
+        match event:
+            case JobQueued(job_id, is_new):
+                self._queued(job_id, is_new=is_new)
+            case JobStarted(job_id, can_cancel, job_s):
+                self._cards.setdefault(job_id, LiveCard(job_id)).can_cancel = can_cancel
+                self._want(job_id, cards.Running(can_cancel, wait_s=job_s))
+                self._places_moved()
+            case JobProgressed(job_id, progress):
+                self._progressed(job_id, progress.step, progress.steps)
+            case JobRendered(job_id):
+                self._spawn(self._deliver(job_id))
+            case InputRefused(job_id, sentence):
+                self._spawn(self._refuse(job_id, sentence))
+            case JobFailed(job_id) | JobCancelled(job_id):
+                self._spawn(self._show_end(job_id))
+                self._places_moved()
+            case _:
+                pass
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("A card could not be kept true", exc_info=error)
+
+    # ------------------------------------------------------------ while it changes
+
+    def _queued(self, job_id: int, *, is_new: bool) -> None:
+        card = self._cards.setdefault(job_id, LiveCard(job_id))
+        if not is_new:
+            card.posted.set()
+            self._want(job_id, self._waiting(job_id))
+        self._places_moved()
+
+    def _want(self, job_id: int, face: cards.Face) -> None:
+        """Let the card show `face` soon: edits are spaced and only the newest is sent."""
+        card = self._cards.get(job_id)
+        if card is None or card.closed or face == card.shown:
+            return
+        card.wanted = face
+        if card.updater is None:
+            card.updater = asyncio.create_task(self._update(card))
+            self._tasks.add(card.updater)
+            card.updater.add_done_callback(self._ended)
+
+    async def _update(self, card: LiveCard) -> None:
+        try:
+            await card.posted.wait()
+            while not card.closed and card.wanted is not None and card.wanted != card.shown:
+                await self._app.clock.sleep(max(0.0, card.edited_at + EDIT_GAP_S - self._now()))
+                await self._show(card, card.wanted)
+        finally:
+            card.updater = None
+
+    async def _show(self, card: LiveCard, face: cards.Face) -> None:
+        async with card.editing:
+            view = None if card.closed else await self._app.jobs.find(card.job_id)
+            if view is None or card.closed:
+                return
+            card.shown, card.edited_at = face, self._now()
+            try:
+                await self._mailbox.edit(view, _layout(view, face))
+            except (discord.HTTPException, OSError, NowhereToPost) as error:
+                log.info("The card of job %d could not be edited: %s", card.job_id, error)
+
+    def _progressed(self, job_id: int, step: int, steps: int) -> None:
+        if card := self._cards.get(job_id):
+            self._want(job_id, cards.Running(card.can_cancel, step, steps))
+
+    def _places_moved(self) -> None:
+        if self._places is None:
+            self._places = asyncio.create_task(self._refresh_places())
+            self._tasks.add(self._places)
+            self._places.add_done_callback(self._ended)
+
+    async def _refresh_places(self) -> None:
+        """Let waiting cards show their new places, those nearest the front first."""
+        try:
+            await self._app.clock.sleep(PLACES_GAP_S)
+        finally:
+            self._places = None
+        moved = 0
+        for job_id in self._app.dispatcher.order():
+            card = self._cards.get(job_id)
+            if card is None or not isinstance(card.shown, cards.Waiting):
+                continue
+            face = self._waiting(job_id)
+            if face.place != card.shown.place:
+                self._want(job_id, face)
+                moved += 1
+            if moved >= PLACES_AT_ONCE_MAX:
+                self._places_moved()
+                return
+
+    def _waiting(self, job_id: int) -> cards.Waiting:
+        standing = self._app.dispatcher.standing(job_id)
+        return cards.Waiting(standing.place or 1, standing.wait_s)
+
+    def _now(self) -> float:
+        return self._app.clock.now()
+
+    # ---------------------------------------------------------------- when it ends
+
+    async def _close(self, job_id: int) -> None:
+        """Let no further edit of progress come after what follows."""
+        card = self._cards.get(job_id)
+        if card is None:
+            return
+        card.closed = True
+        try:
+            await asyncio.wait_for(card.posted.wait(), POSTING_S_MAX)
+        except TimeoutError:
+            log.info("The card of job %d was never posted", job_id)
+        async with card.editing:
+            self._cards.pop(job_id, None)
+
+    async def _show_end(self, job_id: int) -> None:
+        await self._close(job_id)
+        view = await self._app.jobs.find(job_id)
+        if view is None:
+            return
+        layout = cards.failed_card(view) if view.job.state == "failed" else cards.cancelled_card(view)
+        try:
+            await self._mailbox.edit(view, layout)
+        except (discord.HTTPException, OSError, NowhereToPost) as error:
+            log.warning("The end of job %d could not be shown: %s", job_id, error)
+
+    async def _refuse(self, job_id: int, sentence: str) -> None:
+        await self._close(job_id)
+        self._places_moved()
+        view = await self._app.jobs.find(job_id)
+        if view is not None and not await self._mailbox.withdraw(view, f"{sentence} It cost you nothing."):
+            await self._show_end(job_id)
+
+    async def _deliver(self, job_id: int) -> None:
+        await self._close(job_id)
+        async with self._delivering:
+            for wait_s in (0.0, *DELIVERY_WAITS_S):
+                if wait_s:
+                    await self._app.clock.sleep(wait_s)
+                if await self._try_delivery(job_id):
+                    return
+        log.error("Job %d is not delivered; the next start tries again", job_id)
+
+    async def _try_delivery(self, job_id: int) -> bool:
+        """Post the pictures; False if Discord had trouble and another try is due."""
+        view = await self._app.jobs.find(job_id)
+        if view is None or view.job.state != "rendered":
+            return True
+        try:
+            files = await self.files(view)
+            await self._mailbox.deliver(view, self.result_layout(view), files)
+        except (NowhereToPost, BotError) as error:
+            log.warning("Job %d stays in the history: %s", job_id, error)
+            await self._app.jobs.undeliverable(job_id)
+            return True
+        except (discord.HTTPException, OSError) as error:
+            log.warning("Job %d could not be posted yet: %s", job_id, error)
+            return False
+        await self._app.jobs.delivered(job_id)
+        return True
+
+    # --------------------------------------------------------- a finished job's card
+
+    def result_layout(self, view: JobView) -> ui.LayoutView:
+        """Return a new result card of the job."""
+        return cards.result_card(view, self._maker(view), filenames_of(view))
+
+    async def files(self, view: JobView) -> list[bytes]:
+        """Return the job's pictures, in order. Raises `JobGone` when they are not kept any more."""
+        return [await self._app.store.get(result.hash) for result in view.results]
+
+    def _maker(self, view: JobView) -> cards.Maker:
+        for lane in self._app.router.lanes:
+            if lane.backend.name == view.job.backend:
+                return cards.Maker(lane.backend.capabilities.label, lane.backend.capabilities.uses_model)
+        return cards.Maker(view.job.backend or "a program", uses_model=view.job.backend != "painter")
+
+
+def _layout(view: JobView, face: cards.Face) -> ui.LayoutView:
+    if isinstance(face, cards.Waiting):
+        return cards.waiting_card(view, face)
+    return cards.running_card(view, face)
+
+
+async def setup(bot: Img2ImgBot) -> None:
+    """Add the cog."""
+    await bot.add_cog(Results(bot))
