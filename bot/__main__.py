@@ -16,7 +16,10 @@ from bot.logs import setup_logging
 from bot.settings import Settings, load_settings
 
 cli = typer.Typer(
-    help="A Discord bot that turns one picture into another.", no_args_is_help=True, add_completion=False
+    help="A Discord bot that turns one picture into another.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
 )
 
 

@@ -37,6 +37,8 @@ from db.jobs import Job
 log = logging.getLogger(__name__)
 
 EDIT_GAP_S: Final = 2.5
+#: From the first answer to the first edit: long enough to be read, short enough to feel alive.
+FIRST_GAP_S: Final = 1.0
 #: Answering takes a moment after the job is accepted; it may even be done before.
 POSTING_S_MAX: Final = 5.0
 PLACES_GAP_S: Final = 5.0
@@ -88,7 +90,8 @@ class Results(commands.Cog):
         card = self._cards.setdefault(job.id, LiveCard(job.id))
         try:
             view = await self._app.jobs.view(job.id, guild_id=job.guild_id)
-            card.shown, card.edited_at = card.wanted or self._waiting(job.id), self._now()
+            card.shown = card.wanted or self._waiting(job.id)
+            card.edited_at = self._now() - EDIT_GAP_S + FIRST_GAP_S
             answer = await interaction.response.send_message(
                 view=_layout(view, card.shown), ephemeral=job.private, allowed_mentions=NO_MENTIONS
             )

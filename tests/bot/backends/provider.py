@@ -1,0 +1,291 @@
+"""A picture service on the loopback that speaks the contract, badly on demand.
+
+It is written on bare streams, because most of what it has to do to a client no
+HTTP server would: hang up inside a body, drip, lie about lengths.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from PIL import Image
+
+API_KEY = "SG_0123456789abcdef"
+
+Headers = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request that arrived whole; header names in lower case."""
+
+    method: str
+    path: str
+    headers: Headers
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The body, parsed."""
+        parsed: dict[str, Any] = json.loads(self.body)
+        return parsed
+
+    @property
+    def image(self) -> bytes:
+        """The input picture's bytes as they were sent."""
+        return base64.b64decode(self.json["image"], validate=True)
+
+
+@dataclass(slots=True)
+class Line:
+    """One connection, with the request's head read and its body still to come."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    head: Received
+    provider: Provider
+
+    async def receive(self) -> Received:
+        """Read the rest of the request and count it as received."""
+        body = await self.reader.readexactly(int(self.head.headers.get("content-length", "0")))
+        request = Received(self.head.method, self.head.path, self.head.headers, body)
+        self.provider.received.append(request)
+        return request
+
+    async def send(self, data: bytes) -> None:
+        """Write `data` as it is."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    def reset(self) -> None:
+        """Hang up with a TCP reset, as a crashed process or a balancer does."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+Act = Callable[[Line], Awaitable[None]]
+
+
+def jpeg(colour: str = "teal", size: tuple[int, int] = (64, 48)) -> bytes:
+    """Return a real JPEG of one colour."""
+    return _encoded("JPEG", colour, size)
+
+
+def png() -> bytes:
+    """Return a real PNG."""
+    return _encoded("PNG", "teal", (64, 48))
+
+
+def webp() -> bytes:
+    """Return a real WebP."""
+    return _encoded("WEBP", "teal", (64, 48))
+
+
+def _encoded(kind: str, colour: str, size: tuple[int, int]) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, kind)
+    return file.getvalue()
+
+
+def message(status: int, body: bytes, headers: Headers) -> bytes:
+    """Return an HTTP/1.1 answer's bytes; a length is added unless `headers` has one."""
+    lines = {"Content-Length": str(len(body)), **headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"HTTP/1.1 {status} Whatever\r\n{head}\r\n".encode("latin-1") + body
+
+
+def answer(status: int, body: bytes = b"", headers: Headers | None = None) -> Act:
+    """Read the request and answer."""
+
+    async def act(line: Line) -> None:
+        await line.receive()
+        await line.send(message(status, body, headers or {}))
+
+    return act
+
+
+def picture(data: bytes | None = None, headers: Headers | None = None) -> Act:
+    """Answer 200 with a JPEG, or with `data`."""
+    body = jpeg() if data is None else data
+    return answer(200, body, {"Content-Type": "image/jpeg", **(headers or {})})
+
+
+def error(status: int, text: str = "nope", headers: Headers | None = None) -> Act:
+    """Answer `{"error": text}`."""
+    kind = {"Content-Type": "application/json"}
+    return answer(status, json.dumps({"error": text}).encode(), {**kind, **(headers or {})})
+
+
+async def reset_before_body(line: Line) -> None:
+    """Hang up with the head read and nothing of the body."""
+    line.reset()
+
+
+async def reset_in_body(line: Line) -> None:
+    """Hang up with the beginning of the body read."""
+    await line.reader.readexactly(1000)
+    line.reset()
+
+
+async def reset_after_body(line: Line) -> None:
+    """Hang up with everything read and nothing said."""
+    await line.receive()
+    line.reset()
+
+
+async def close_after_body(line: Line) -> None:
+    """Close in good order with everything read and nothing said."""
+    await line.receive()
+
+
+async def reset_in_answer(line: Line) -> None:
+    """Hang up in the middle of the picture."""
+    await line.receive()
+    whole = message(200, jpeg(), {"Content-Type": "image/jpeg"})
+    await line.send(whole[: len(whole) // 2])
+    line.reset()
+
+
+async def silence(line: Line) -> None:
+    """Read everything and never answer."""
+    await line.receive()
+    await asyncio.Event().wait()
+
+
+async def deafness(line: Line) -> None:
+    """Never read the body, nor notice the caller leave."""
+    del line
+    await asyncio.Event().wait()
+
+
+async def drip(line: Line) -> None:
+    """Send the picture one byte at a time: each read succeeds, the whole never comes."""
+    await line.receive()
+    for byte in message(200, jpeg(size=(2048, 2048)), {"Content-Type": "image/jpeg"}):
+        await line.send(bytes([byte]))
+        await asyncio.sleep(0.01)
+
+
+async def flood(line: Line) -> None:
+    """Answer 200 with a body that has no end."""
+    await line.receive()
+    await line.send(b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n\xff\xd8\xff")
+    while True:
+        await line.send(bytes(1 << 20))
+
+
+async def broken_tunnel(line: Line) -> None:
+    """Be a proxy: agree to connect, then hang up as the caller begins to speak."""
+    await line.send(b"HTTP/1.1 200 Connected\r\n\r\n")
+    await line.reader.read(10)
+    line.reset()
+
+
+async def nonsense(line: Line) -> None:
+    """Answer with something that isn't HTTP, the caller's key in it."""
+    request = await line.receive()
+    key = request.headers.get("x-api-key", "")
+    await line.send(f"what is {key}?\r\n\r\n".encode())
+
+
+@dataclass(slots=True)
+class Provider:
+    """The service: does the next of its acts for each connection, the last one again and again."""
+
+    acts: list[Act] = field(default_factory=lambda: [picture()])
+    received: list[Received] = field(default_factory=list)
+    connections: int = 0
+    url: str = ""
+    _lines: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def will(self, *acts: Act) -> Self:
+        """Do these acts from now on."""
+        self.acts = list(acts)
+        return self
+
+    @property
+    def posts(self) -> int:
+        """How many paid calls arrived whole."""
+        return sum(request.method == "POST" for request in self.received)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        act = self.acts.pop(0) if len(self.acts) > 1 else self.acts[0]
+        task = asyncio.current_task()
+        assert task is not None
+        self._lines.add(task)
+        try:
+            # Cancelled is how `aclose` ends it; Python 3.11's streams would report that as a failure.
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await act(Line(reader, writer, await _head(reader), self))
+        finally:
+            self._lines.discard(task)
+            writer.close()
+
+    async def aclose(self) -> None:
+        """Hang up on everybody."""
+        for task in tuple(self._lines):
+            task.cancel()
+        await asyncio.gather(*self._lines, return_exceptions=True)
+
+
+async def _head(reader: asyncio.StreamReader) -> Received:
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
+    method, path, _ = first.split(" ")
+    pairs = (line.split(": ", 1) for line in lines)
+    return Received(method, path, {name.lower(): value for name, value in pairs}, b"")
+
+
+@contextlib.asynccontextmanager
+async def running_provider() -> AsyncIterator[Provider]:
+    """Serve on a free loopback port until the block ends.
+
+    The receive buffer is small, so that a large body stays on the client's side until it is read.
+    """
+    provider = Provider()
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.bind(("127.0.0.1", 0))
+    server = await asyncio.start_server(provider._serve, sock=sock)
+    provider.url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    try:
+        yield provider
+    finally:
+        server.close()
+        await provider.aclose()
+        await server.wait_closed()
+
+
+@contextlib.contextmanager
+def refusing_url() -> Iterator[str]:
+    """Hold a loopback address where nobody listens, so that connecting to it is refused."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+class QuickClock:
+    """A clock whose waits take no time and are written down in `waits`, in seconds."""
+
+    def __init__(self, now_s: float = 1_700_000_000.0) -> None:
+        self.waits: list[float] = []
+        self._now_s = now_s
+
+    def now(self) -> float:
+        """Return seconds since 1970, moved by the waits so far."""
+        return self._now_s + sum(self.waits)
+
+    async def sleep(self, delay_s: float) -> None:
+        """Note the wait and let others run."""
+        self.waits.append(delay_s)
+        await asyncio.sleep(0)

@@ -1,0 +1,246 @@
+"""The hosted API as a backend: what is sent to it, what it says of itself, and who may see its key."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import random
+import traceback
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from pydantic import SecretStr
+
+from bot.backends.base import Backend, Progress
+from bot.backends.segmind import Segmind
+from bot.errors import BackendDown, BackendError, BackendFailed, BackendUnsure
+from bot.logs import RedactingFormatter, Redactor
+from bot.params import Img2ImgParams
+from tests.bot.backends import provider as service
+from tests.bot.backends.provider import API_KEY, Act, Provider, QuickClock
+
+PARAMS = Img2ImgParams(prompt="a fox in the snow", seed=7)
+
+
+def segmind_at(url: str, clock: QuickClock, deadline_s: float = 30.0) -> Segmind:
+    """Return the backend, pointed at `url`."""
+    return Segmind(
+        api_key=SecretStr(API_KEY),
+        base_url=url,
+        clock=clock,
+        deadline_s=deadline_s,
+        jitter=random.Random(7),
+    )
+
+
+@pytest.fixture
+async def segmind(provider: Provider, clock: QuickClock) -> AsyncIterator[Segmind]:
+    """The backend, pointed at the service."""
+    segmind = segmind_at(provider.url, clock)
+    yield segmind
+    await segmind.aclose()
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """Everything logged during the test, from DEBUG up, as the bot would write it without knowing the key."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(RedactingFormatter(Redactor()))
+    root, level = logging.getLogger(), logging.getLogger().level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield stream
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+def unwatched(progress: Progress) -> None:
+    """Fail: the service tells no progress."""
+    raise AssertionError(progress)
+
+
+async def test_documented_body_and_header_arrive(segmind: Segmind, provider: Provider) -> None:
+    """The service gets just the documented request, the picture byte by byte as it was given."""
+    image = service.jpeg(size=(640, 480))
+    params = Img2ImgParams(
+        prompt="a fox",
+        negative_prompt="dogs",
+        num_inference_steps=14,
+        guidance_scale=6.5,
+        seed=41,
+        strength=0.55,
+        sampler="euler",
+        scheduler="normal",
+    )
+    await segmind.generate(params, image, unwatched)
+    (request,) = provider.received
+    assert (request.method, request.path) == ("POST", "/v1/sd3-med-img2img")
+    assert request.headers["x-api-key"] == API_KEY
+    assert request.image == image
+    assert not request.json["image"].startswith("data:")
+    assert {key: value for key, value in request.json.items() if key != "image"} == {
+        "prompt": "a fox",
+        "negative_prompt": "dogs",
+        "num_inference_steps": 14,
+        "guidance_scale": 6.5,
+        "seed": 41,
+        "samples": 1,
+        "strength": 0.55,
+        "sampler": "euler",
+        "scheduler": "normal",
+        "base64": False,
+    }
+
+
+async def test_picture_comes_back_as_it_was_sent(segmind: Segmind, provider: Provider) -> None:
+    """The picture is handed on byte by byte, with its seed and the operator's credits."""
+    data = service.jpeg("coral")
+    provider.will(service.picture(data, {"x-remaining-credits": "12.34"}))
+    generation = await segmind.generate(PARAMS, service.jpeg(), unwatched)
+    (picture,) = generation.pictures
+    assert (picture.index, picture.seed, picture.data) == (0, 7, data)
+    assert generation.remaining_credits == 12.34
+
+
+async def test_samples_run_side_by_side(segmind: Segmind, provider: Provider) -> None:
+    """Four pictures are made at once: none is answered before all four were asked for."""
+    gate = asyncio.Barrier(4)
+
+    async def together(line: service.Line) -> None:
+        await line.receive()
+        await gate.wait()
+        await line.send(service.message(200, service.jpeg(), {"Content-Type": "image/jpeg"}))
+
+    provider.will(together)
+    params = PARAMS.model_copy(update={"samples": 4})
+    async with asyncio.timeout(20):
+        generation = await segmind.generate(params, service.jpeg(), unwatched)
+    assert [picture.seed for picture in generation.pictures] == [7, 8, 9, 10]
+
+
+async def test_cancelling_ends_every_call(segmind: Segmind, provider: Provider) -> None:
+    """A job that is cancelled leaves no call behind."""
+    left: asyncio.Queue[None] = asyncio.Queue()
+    came = asyncio.Barrier(4)
+
+    async def notice(line: service.Line) -> None:
+        await line.receive()
+        await came.wait()
+        await line.reader.read()
+        left.put_nowait(None)
+
+    provider.will(notice)
+    params = PARAMS.model_copy(update={"samples": 3})
+    job = asyncio.create_task(segmind.generate(params, service.jpeg(), unwatched))
+    async with asyncio.timeout(20):
+        await came.wait()
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        for _ in range(3):
+            await left.get()
+
+
+async def test_deadline_is_per_call(provider: Provider, clock: QuickClock) -> None:
+    """A dripping service costs the member one doubtful answer at the deadline, not an endless wait."""
+    provider.will(service.drip)
+    segmind = segmind_at(provider.url, clock, deadline_s=0.3)
+    with pytest.raises(BackendUnsure):
+        await segmind.generate(PARAMS, service.jpeg(), unwatched)
+    await segmind.aclose()
+    assert provider.posts == 1
+
+
+async def test_throttled_job_ends_with_its_picture(segmind: Segmind, provider: Provider) -> None:
+    """A job that is told to slow down waits and gets its picture."""
+    provider.will(service.error(429, headers={"Retry-After": "3"}), service.picture())
+    assert (await segmind.generate(PARAMS, service.jpeg(), unwatched)).pictures
+    assert provider.posts == 2
+
+
+async def test_check_tells_the_credits(segmind: Segmind, provider: Provider) -> None:
+    """The operator reads in one sentence that the key works and what is left, free credits included."""
+    provider.will(service.answer(200, b'{"credits": 12.3, "free-credits": 0.04}'))
+    assert await segmind.check() == "Segmind answers; 12.34 credits are left."
+    (request,) = provider.received
+    assert (request.method, request.path) == ("GET", "/v1/get-user-credits")
+    assert request.headers["x-api-key"] == API_KEY
+
+
+async def test_check_tells_a_refused_key(segmind: Segmind, provider: Provider) -> None:
+    """A key that the service doesn't know is noticed by the check."""
+    provider.will(service.error(401, "invalid key"))
+    with pytest.raises(BackendDown) as caught:
+        await segmind.check()
+    assert caught.value.detail == "401: invalid key"
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"credits": NaN}', b'{"credits": "many"}', b"<html>"])
+async def test_check_survives_any_answer(segmind: Segmind, provider: Provider, body: bytes) -> None:
+    """A check whose answer is no balance says so."""
+    provider.will(service.answer(200, body))
+    with pytest.raises(BackendFailed, match="can't be read"):
+        await segmind.check()
+
+
+def test_it_says_what_it_can(clock: QuickClock) -> None:
+    """The bot is told that a model makes the picture, without progress and without a cancel."""
+    segmind: Backend = Segmind(api_key=SecretStr(API_KEY), clock=clock, concurrency_max=9)
+    assert segmind.name == "segmind"
+    assert segmind.capabilities.label == "Stable Diffusion 3 Medium (Segmind)"
+    assert segmind.capabilities.uses_model
+    assert not segmind.capabilities.reports_progress
+    assert not segmind.capabilities.can_cancel
+    assert (segmind.capabilities.concurrency_max, segmind.capabilities.typical_s) == (9, 7.43)
+
+
+ECHO = {"x-request-id": API_KEY, "x-whatever": API_KEY, "Content-Type": API_KEY}
+ECHOES = [
+    service.picture(headers={"x-request-id": API_KEY}),
+    service.error(400, f"strength: bad key {API_KEY}", ECHO),
+    service.error(401, f"invalid key {API_KEY}"),
+    service.error(406, f"no credits for {API_KEY}"),
+    service.error(429, API_KEY, {"Retry-After": API_KEY}),
+    service.error(503, API_KEY),
+    service.answer(200, API_KEY.encode(), ECHO),
+    service.answer(307, b"", {"Location": f"https://elsewhere.example/?key={API_KEY}"}),
+    service.nonsense,
+    service.reset_before_body,
+    service.reset_after_body,
+    service.reset_in_answer,
+]
+
+
+@pytest.mark.parametrize("act", ECHOES)
+async def test_key_is_seen_nowhere(segmind: Segmind, provider: Provider, log: io.StringIO, act: Act) -> None:
+    """Even a service that repeats the key in all it says gets it into no log line and no error."""
+    provider.will(act)
+    said = [repr(segmind), repr(vars(segmind))]
+    for call in (segmind.generate(PARAMS, service.jpeg(), unwatched), segmind.check()):
+        try:
+            await call
+        except BackendError as exc:
+            logging.getLogger("bot").exception("A job failed: %s", exc.detail)
+            said += [str(exc), repr(exc), exc.detail, *traceback.format_exception(exc)]
+    assert provider.connections
+    assert "httpcore" in log.getvalue()
+    assert API_KEY not in log.getvalue()
+    assert API_KEY not in "".join(said)
+
+
+async def test_key_is_in_no_raw_log_record(
+    segmind: Segmind, provider: Provider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even logs that nobody redacts hold the key, as long as the service doesn't repeat it."""
+    provider.will(service.picture(), service.error(401), service.reset_after_body)
+    with caplog.at_level(logging.DEBUG):
+        for _ in range(3):
+            with pytest.raises(BackendError) if provider.connections else contextlib.nullcontext():
+                await segmind.generate(PARAMS, service.jpeg(), unwatched)
+    assert any(record.name == "httpcore.http11" for record in caplog.records)
+    assert any(record.name == "httpx" for record in caplog.records)
+    assert API_KEY not in caplog.text
+    assert not any(API_KEY in repr(vars(record)) for record in caplog.records)
