@@ -115,7 +115,10 @@ class Mailbox:
         alive = (job.token_expires_at or 0.0) - TOKEN_MARGIN_S > self._bot.app.clock.now()
         if job.token is None or not alive or self._bot.application_id is None:
             return None
-        return discord.Webhook.partial(self._bot.application_id, job.token, client=self._bot)
+        webhook = discord.Webhook.partial(self._bot.application_id, job.token, client=self._bot)
+        # What it is: without it the library lets it send nothing private.
+        webhook.type = discord.WebhookType.application
+        return webhook
 
 
 def files_of(view: JobView, pictures: list[bytes]) -> list[discord.File]:

@@ -221,6 +221,9 @@ class Results(commands.Cog):
         except TimeoutError:
             log.info("The card of job %d was never posted", job_id)
         async with card.editing:
+            # Nobody else edits now: the updater sleeps, or waits for this lock.
+            if card.updater:
+                card.updater.cancel()
             self._cards.pop(job_id, None)
 
     async def _show_end(self, job_id: int) -> None:

@@ -1,15 +1,448 @@
-"""`/img2img` from the command to the picture."""
+"""`/img2img`, its message command and its buttons, on the simulated Discord."""
 
+import asyncio
+import re
 from pathlib import Path
 
-from tests.discord.simulator import open_world, texts
+import discord
+import pytest
+import simcord
+
+from bot.backends.base import Progress
+from bot.errors import BackendOutOfCredits, BackendRefused, BackendUnsure
+from tests.discord.simulator import Sketcher, World, a_picture, open_world, texts
 
 
-async def test_a_picture_comes_back(tmp_path: Path) -> None:
-    """A member who types /img2img gets a card at once and the picture with its buttons in the same message."""
+def seeds(message: discord.Message) -> list[str]:
+    """Return the seeds that a result card shows."""
+    return re.findall(r"`(\d+)`", texts(message))
+
+
+async def pictures(message: discord.Message) -> list[bytes]:
+    """Return the bytes of a card's pictures."""
+    return [await attachment.read() for attachment in message.attachments]
+
+
+# ---------------------------------------------------------------- the main way
+
+
+async def test_a_picture_comes_back_in_the_card(tmp_path: Path) -> None:
+    """A member gets a card at once and the picture, its seed and its price in the same message."""
     async with open_world(tmp_path) as world:
         answer = await world.img2img(seed=7)
-        print(world.env.transcript())
         message = world.channel.last_message
-        print(texts(message))
+        assert message.id == answer.response.id
+        assert not answer.deferred
         assert "seed `7`" in texts(message)
+        assert "2 credits" in texts(message)
+        assert len(await pictures(message)) == 1
+        assert await world.available() == 38
+        assert await world.books() == []
+
+
+async def test_a_random_seed_is_chosen_and_shown(tmp_path: Path) -> None:
+    """A member who gives no seed can still make the same picture again from what the card says."""
+    async with open_world(tmp_path) as world:
+        await world.img2img()
+        first = world.channel.last_message
+        await world.img2img(seed=int(seeds(first)[0]))
+        assert await pictures(first) == await pictures(world.channel.last_message)
+
+
+async def test_the_backend_gets_what_was_asked(tmp_path: Path) -> None:
+    """Every option reaches the backend, and the source's aspect ratio is kept."""
+    sketcher = Sketcher()
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        await world.img2img(
+            image=("in.png", a_picture((600, 300))),
+            negative_prompt="fog",
+            strength=0.4,
+            steps=30,
+            guidance=7.5,
+            seed=1,
+            samples=2,
+            sampler="euler",
+            scheduler="beta",
+        )
+        params, image = sketcher.calls[0]
+        assert params.model_dump() == {
+            "prompt": "a harbour at dawn",
+            "negative_prompt": "fog",
+            "num_inference_steps": 30,
+            "guidance_scale": 7.5,
+            "seed": 1,
+            "samples": 2,
+            "strength": 0.4,
+            "sampler": "euler",
+            "scheduler": "beta",
+        }
+        size = discord.utils.get(world.channel.last_message.attachments, filename=None) or image
+        assert size
+
+
+async def test_waiting_then_progress_then_the_picture(tmp_path: Path) -> None:
+    """A member sees his place, then the steps, then the picture, all in one message."""
+    sketcher = Sketcher(steps=0)
+    async with open_world(tmp_path, backends=[sketcher], member_running_max=1) as world:
+        sketcher.gate = asyncio.get_running_loop().create_future()
+        await world.img2img()
+        await world.img2img()
+        waiting = world.channel.last_message
+        assert "Next in line" in texts(waiting)
+        sketcher.steps = 7
+        sketcher.gate.set_result(None)
+        sketcher.gate = asyncio.get_running_loop().create_future()
+        await world.env.settle()
+        await world.env.advance_time(5)
+        assert "Step 7 of 20" in texts(world.channel.last_message)
+        sketcher.gate.set_result(None)
+        await world.env.settle()
+        assert world.channel.last_message.id == waiting.id
+        assert len(seeds(world.channel.last_message)) == 1
+
+
+async def test_progress_is_edited_at_most_every_few_seconds(tmp_path: Path) -> None:
+    """A hundred steps a second do not become a hundred requests to Discord."""
+    sketcher = Sketcher(steps=100)
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        await world.img2img(steps=100)
+        edits = [entry for entry in world.env.http_requests if entry.method == "PATCH"]
+        assert len(edits) <= 2
+
+
+async def test_four_samples_come_with_a_choice(tmp_path: Path) -> None:
+    """With several pictures, a member chooses which one to vary."""
+    sketcher = Sketcher()
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        await world.img2img(samples=4, seed=10)
+        message = world.channel.last_message
+        assert len(message.attachments) == 4
+        assert seeds(message) == ["10", "11", "12", "13"]
+        third = (await pictures(message))[2]
+        await world.alice.click(message, custom_id=_button(message, "strong", 2))
+        assert sketcher.calls[-1][1] == await world.app.store.get(_digest(third))
+        assert len(world.channel.last_message.attachments) == 1
+
+
+def _button(message: discord.Message, operation: str, sample: int | None = None) -> str:
+    suffix = "" if sample is None else f":{sample}"
+    for component in _walk(message.components):
+        custom_id = getattr(component, "custom_id", None) or ""
+        if custom_id.startswith(f"i2i:{operation}:") and custom_id.endswith(suffix):
+            return custom_id
+    raise AssertionError(f"no {operation} button")
+
+
+def _walk(components: object) -> list[object]:
+    found = []
+    for component in components:  # type: ignore[attr-defined]  # a list of components
+        found += [component, *_walk(getattr(component, "children", ()))]
+    return found
+
+
+def _digest(data: bytes) -> str:
+    import hashlib  # noqa: PLC0415 - used here alone
+
+    return hashlib.sha256(data).hexdigest()
+
+
+# ------------------------------------------------------------------- buttons
+
+
+async def test_reroll_keeps_everything_but_the_seed(tmp_path: Path) -> None:
+    """Reroll makes another picture from the same input and options and costs the same."""
+    sketcher = Sketcher()
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        await world.img2img(seed=1, strength=0.4)
+        first = world.channel.last_message
+        await world.alice.click(first, label="Reroll")
+        (params, image), (again, same_image) = sketcher.calls
+        assert again == params.with_seed(again.seed)
+        assert again.seed != params.seed
+        assert same_image == image
+        assert world.channel.last_message.id != first.id
+        assert "Reroll of [this picture]" in texts(world.channel.last_message)
+        assert await world.available() == 36
+
+
+@pytest.mark.parametrize(("label", "strength"), [("Vary (subtle)", 0.35), ("Vary (strong)", 0.75)])
+async def test_a_variation_starts_from_the_result(tmp_path: Path, label: str, strength: float) -> None:
+    """A variation takes the picture that was made as its input, near or far from it."""
+    sketcher = Sketcher()
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        await world.img2img(seed=1)
+        result = (await pictures(world.channel.last_message))[0]
+        await world.alice.click(world.channel.last_message, label=label)
+        params, image = sketcher.calls[-1]
+        assert (params.strength, image) == (strength, result)
+
+
+async def test_only_the_requester_may_go_on_from_a_picture(tmp_path: Path) -> None:
+    """Another member who presses a button is told to make his own, and pays nothing."""
+    async with open_world(tmp_path) as world:
+        await world.img2img()
+        message = world.channel.last_message
+        for label in ("Reroll", "Vary (subtle)", "Delete"):
+            refused = await world.bob.click(message, label=label)
+            assert refused.ephemeral
+            assert "Only the member who asked" in refused.response.content
+        assert await world.available(world.bob) == 40
+        assert world.channel.last_message.id == message.id
+
+
+@pytest.mark.parametrize("who", ["alice", "moderator"])
+async def test_delete_removes_the_picture(tmp_path: Path, who: str) -> None:
+    """The requester and moderators can take a picture away; its history forgets it."""
+    async with open_world(tmp_path) as world:
+        await world.img2img()
+        await getattr(world, who).click(world.channel.last_message, label="Delete")
+        assert world.seen_by_all() is None
+        answer = await world.alice.slash(world.channel, "history")
+        assert "Nothing here yet" in texts(answer.response)
+
+
+@pytest.mark.parametrize("who", ["alice", "moderator"])
+async def test_a_waiting_job_can_be_cancelled(tmp_path: Path, who: str) -> None:
+    """Cancel takes a waiting job out of line, and its hold is given back."""
+    sketcher = Sketcher()
+    async with open_world(tmp_path, backends=[sketcher], member_running_max=1) as world:
+        sketcher.gate = asyncio.get_running_loop().create_future()
+        await world.img2img()
+        await world.img2img()
+        message = world.channel.last_message
+        await getattr(world, who).click(message, label="Cancel")
+        assert "Cancelled" in texts(world.channel.last_message)
+        assert await world.available() == 40 - 4
+        sketcher.gate.set_result(None)
+        await world.env.settle()
+        assert len(sketcher.calls) == 1
+        assert await world.books() == []
+
+
+async def test_a_running_job_is_stopped_where_the_backend_can(tmp_path: Path) -> None:
+    """Cancel stops the work itself, and costs nothing."""
+    sketcher = Sketcher()
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        sketcher.gate = asyncio.get_running_loop().create_future()
+        await world.img2img()
+        await world.alice.click(world.channel.last_message, label="Cancel")
+        assert sketcher.cancelled == 1
+        assert "Cancelled" in texts(world.channel.last_message)
+        assert await world.available() == 40
+        sketcher.gate.cancel()
+
+
+async def test_a_stranger_can_not_cancel(tmp_path: Path) -> None:
+    """Nobody stops another member's picture."""
+    sketcher = Sketcher()
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        sketcher.gate = asyncio.get_running_loop().create_future()
+        await world.img2img()
+        refused = await world.bob.click(world.channel.last_message, label="Cancel")
+        assert "Only the member who asked" in refused.response.content
+        sketcher.gate.set_result(None)
+        await world.env.settle()
+        assert len(seeds(world.channel.last_message)) == 1
+
+
+# ------------------------------------------------------------------ what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (BackendRefused(), "change an option"),
+        (BackendOutOfCredits(), "used up"),
+        (RuntimeError("a bug"), "Something broke"),
+    ],
+)
+async def test_a_failed_job_costs_nothing_and_says_so(tmp_path: Path, error: Exception, words: str) -> None:
+    """When no picture comes of it, the card says why and that nothing was paid."""
+    async with open_world(tmp_path, backends=[Sketcher(errors=[error])]) as world:
+        await world.img2img()
+        text = texts(world.channel.last_message)
+        assert words in text
+        assert "nothing" in text
+        assert await world.available() == 40
+        assert await world.books() == []
+
+
+async def test_an_unsure_answer_is_tried_once_more(tmp_path: Path) -> None:
+    """After an answer that got lost, the picture still comes, and the member pays once."""
+    sketcher = Sketcher(errors=[BackendUnsure()])
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        await world.img2img()
+        assert len(sketcher.calls) == 2
+        assert len(seeds(world.channel.last_message)) == 1
+        assert await world.available() == 38
+
+
+async def test_a_provider_is_not_called_a_third_time(tmp_path: Path) -> None:
+    """Two lost answers are enough: the job fails and costs nothing."""
+    sketcher = Sketcher(errors=[BackendUnsure(), BackendUnsure()])
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        await world.img2img()
+        assert len(sketcher.calls) == 2
+        assert "did not answer" in texts(world.channel.last_message)
+        assert await world.available() == 40
+
+
+async def test_a_failed_job_can_be_tried_again(tmp_path: Path) -> None:
+    """One press repeats what failed."""
+    sketcher = Sketcher(errors=[BackendRefused()])
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        await world.img2img()
+        await world.alice.click(world.channel.last_message, label="Try again")
+        assert len(seeds(world.channel.last_message)) == 1
+
+
+async def test_too_many_waiting_is_a_clear_sentence(tmp_path: Path) -> None:
+    """A member with a full line is told so, and pays nothing for it."""
+    sketcher = Sketcher()
+    async with open_world(tmp_path, backends=[sketcher], member_running_max=1, member_waiting_max=2) as world:
+        sketcher.gate = asyncio.get_running_loop().create_future()
+        for _ in range(3):
+            await world.img2img()
+        refused = await world.img2img()
+        assert refused.ephemeral
+        assert "You already have 2 pictures waiting" in refused.response.content
+        assert await world.available() == 40 - 3 * 4
+        sketcher.gate.set_result(None)
+        await world.env.settle()
+
+
+BAD_FILES = {
+    "empty": ("in.png", b""),
+    "text": ("in.png", b"this is no picture at all"),
+    "truncated": ("in.jpg", a_picture(kind="JPEG")[:400]),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD_FILES))
+async def test_a_bad_file_is_refused_in_private(tmp_path: Path, name: str) -> None:
+    """A file of no use leaves nothing in the channel; only its sender is told, and pays nothing."""
+    async with open_world(tmp_path) as world:
+        answer = await world.img2img(image=BAD_FILES[name])
+        private = [*answer.followups, *([answer.response] if answer.ephemeral else [])]
+        assert len(private) == 1
+        assert "please" in private[0].content.lower()
+        assert world.seen_by_all() is None
+        assert await world.available() == 40
+        assert await world.books() == []
+
+
+async def test_a_prompt_pings_nobody_and_formats_nothing(tmp_path: Path) -> None:
+    """Whatever a prompt contains, it is shown as the plain text that it is."""
+    nasty = "@everyone <@123456789012345678> **bold** [click](https://evil.example) # big\n> quote `code` \u202eoverride"
+    async with open_world(tmp_path) as world:
+        await world.img2img(prompt=nasty)
+        text = texts(world.channel.last_message)
+        assert "@everyone" not in text
+        assert "<@123456789012345678>" not in text
+        assert "**bold**" not in text
+        assert "](https://" not in text
+        assert "\u202e" not in text
+        for entry in world.env.http_requests:
+            if entry.method in {"POST", "PATCH"} and isinstance(entry.json, dict):
+                body = entry.json.get("data", entry.json)
+                assert not body.get("components") or body["allowed_mentions"] == {"parse": []}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("sampler", "no_such"), ("scheduler", "no_such"), ("prompt", "   ")]
+)
+async def test_an_unknown_value_is_refused(tmp_path: Path, option: str, value: str) -> None:
+    """Autocompletion confines nothing: what is not on the list is refused with a sentence."""
+    async with open_world(tmp_path) as world:
+        refused = await world.img2img(**{option: value})
+        assert refused.ephemeral
+        assert option in refused.response.content
+        assert await world.available() == 40
+
+
+async def test_names_are_completed(tmp_path: Path) -> None:
+    """A member finds one of 27 samplers by typing a part of its name."""
+    async with open_world(tmp_path) as world:
+        found = await world.alice.autocomplete(world.channel, "img2img", "sampler", "dpm++ 2m")
+        assert [choice["value"] for choice in found] == ["dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu"]
+        schedules = await world.alice.autocomplete(world.channel, "img2img", "scheduler", "")
+        assert len(schedules) == 7
+        assert any("changes little" in choice["name"] for choice in schedules)
+
+
+# ------------------------------------------------------------------------ places
+
+
+async def test_private_is_seen_by_the_requester_alone(tmp_path: Path) -> None:
+    """A private picture appears to nobody else."""
+    async with open_world(tmp_path) as world:
+        answer = await world.img2img(private=True, seed=3)
+        assert answer.ephemeral
+        assert "seed `3`" in texts(answer.response)
+
+
+async def test_a_thread_is_a_place_like_any_other(tmp_path: Path) -> None:
+    """The command works in threads."""
+    async with open_world(tmp_path) as world:
+        parent = world.bot.get_channel(world.channel.id)
+        assert isinstance(parent, discord.TextChannel)
+        await parent.create_thread(name="thread", type=discord.ChannelType.public_thread)
+        (thread,) = world.channel.threads
+        await world.alice.slash(thread, "img2img", image=("in.png", a_picture()), prompt="x", seed=5)
+        assert "seed `5`" in texts(thread.last_message)
+
+
+async def test_a_place_without_permission_is_named(tmp_path: Path) -> None:
+    """Where the bot may not attach files, it says which permission to ask for."""
+    async with open_world(tmp_path) as world:
+        me = world.guild.me
+        assert me is not None
+        silent = world.guild.create_text_channel(
+            "silent", overwrites={me: discord.PermissionOverwrite(attach_files=False)}
+        )
+        refused = await world.alice.slash(silent, "img2img", image=("in.png", a_picture()), prompt="x")
+        assert refused.ephemeral
+        assert "Attach Files" in refused.response.content
+        assert await world.available() == 40
+
+
+async def test_use_in_img2img_takes_a_messages_picture(tmp_path: Path) -> None:
+    """On any message with a picture, a member is asked for prompt and strength and gets a new picture."""
+    sketcher = Sketcher()
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        message = await world.bob.send(world.channel, "look", attachments=[("cat.png", a_picture())])
+        shown = await world.alice.context_menu(world.channel, "Use in img2img", message)
+        assert shown.modal is not None
+        await _fill(world, shown)
+        assert sketcher.calls[0][0].strength == 0.5
+        assert "seed" in texts(world.channel.last_message)
+
+
+async def _fill(world: World, shown: simcord.InteractionResult) -> None:
+    assert shown.modal is not None
+    fields = [c["component"]["custom_id"] for c in shown.modal["components"]]
+    await world.alice.submit_modal(shown, {fields[0]: "a lighthouse", fields[1]: ["0.5"]})
+
+
+async def test_use_in_img2img_finds_the_pictures_of_cards(tmp_path: Path) -> None:
+    """The bot's own results can be used again, though they are no plain attachments."""
+    sketcher = Sketcher()
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        await world.img2img()
+        shown = await world.alice.context_menu(world.channel, "Use in img2img", world.channel.last_message)
+        await _fill(world, shown)
+        assert len(sketcher.calls) == 2
+
+
+async def test_use_in_img2img_without_picture_says_so(tmp_path: Path) -> None:
+    """On a message without picture the member is told what to choose instead."""
+    async with open_world(tmp_path) as world:
+        message = await world.bob.send(world.channel, "no picture here")
+        refused = await world.alice.context_menu(world.channel, "Use in img2img", message)
+        assert refused.ephemeral
+        assert "no picture in that message" in refused.response.content
+
+
+def test_progress_is_a_value() -> None:
+    """Progress can be compared, so that an unchanged card is not sent again."""
+    assert Progress(1, 2) == Progress(1, 2)

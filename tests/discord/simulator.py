@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,16 @@ def _bot() -> Img2ImgBot:
     return Img2ImgBot(shard_count=1, cdn_hosts=frozenset({"cdn.simcord.invalid"}))
 
 
+class BurstEnv(simcord.Env):
+    """The simulator, able to let many people act before the bot has settled."""
+
+    bursting = False
+
+    async def _settle_internal(self, **options: Any) -> None:
+        if not self.bursting:
+            await super()._settle_internal(**options)
+
+
 class World:
     """A server with a channel, two members, a moderator, and the bot in it."""
 
@@ -121,11 +131,11 @@ class World:
         self.clock = WorldClock()
         self.backends = backends
         self._settings = Settings(
-            data_dir=folder, decoder_children=1, _env_file=None, **settings
+            data_dir=folder, decoder_children=1, shutdown_grace_s=0, _env_file=None, **settings
         )  # the tests' own values, never the developer's .env
         self._open = AsyncExitStack()
         self.bot = _bot()
-        self.env = simcord.Env(self.bot, shard_count=1, settle_timeout=20)
+        self.env = BurstEnv(self.bot, shard_count=1, settle_timeout=20)
         self._join(self.env)
         self.app: App
         self.guild = self.env.create_guild("Server")
@@ -163,7 +173,8 @@ class World:
 
     async def kill(self) -> None:
         """Cut the bot off: nothing runs to its end."""
-        self.app.dispatcher.cut_off()
+        await self.app.dispatcher.drain(0)
+        await self.bot.close()
         await self._open.aclose()
 
     async def close(self) -> None:
@@ -176,11 +187,31 @@ class World:
         if unforeseen:
             raise ExceptionGroup("the bot swallowed", unforeseen)
 
-    async def img2img(self, who: simcord.MemberActor | None = None, **options: Any) -> simcord.InteractionResult:
+    async def img2img(
+        self, who: simcord.MemberActor | None = None, **options: Any
+    ) -> simcord.InteractionResult:
         """Let a member type `/img2img` with a small picture unless told otherwise."""
         options.setdefault("image", ("in.png", a_picture()))
         options.setdefault("prompt", "a harbour at dawn")
         return await (who or self.alice).slash(self.channel, "img2img", **options)
+
+    @contextmanager
+    def burst(self) -> Iterator[None]:
+        """Let all that people do in this block happen at the same moment."""
+        self.env.bursting = True
+        try:
+            yield
+        finally:
+            self.env.bursting = False
+
+    def calm(self) -> None:
+        """End the faults that were injected."""
+        self.env.backend.faults.clear()
+
+    def seen_by_all(self) -> discord.Message | None:
+        """Return the last message that everyone in the channel sees."""
+        seen = self.channel.history(viewer=self.bob)
+        return seen[-1] if seen else None
 
     async def books(self) -> list[str]:
         """Return what does not add up in the ledger."""
@@ -188,9 +219,7 @@ class World:
 
     async def available(self, who: simcord.MemberActor | None = None) -> int:
         """Return what a member can spend."""
-        wallet = await self.app.credits.wallet(
-            guild_id=self.guild.id, user_id=(who or self.alice).id
-        )
+        wallet = await self.app.credits.wallet(guild_id=self.guild.id, user_id=(who or self.alice).id)
         return wallet.available
 
 
@@ -214,6 +243,7 @@ def _cause(error: Any) -> BaseException:
 
 def texts(message: Any) -> str:
     """Return all words of a message: its content and its components' texts."""
+    message = getattr(message, "message", message)
     found = [message.content or ""]
     pending = list(message.components)
     while pending:

@@ -1,0 +1,211 @@
+"""The ledger: what can't happen to credits, because the schema refuses it."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from db import jobs, ledger
+from db.jobs import Result
+from tests.db.books import a_job, funded, hold, open_books
+
+
+@pytest.fixture
+def tx(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Yield new books; they add up whatever the test did."""
+    with open_books(tmp_path) as connection:
+        yield connection
+        assert ledger.reconcile(connection) == []
+
+
+def member(tx: sqlite3.Connection) -> ledger.Account:
+    """Return the member's account as it is now."""
+    return ledger.account(tx, kind="user", guild_id=1, user_id=7)
+
+
+def test_a_hold_sets_credits_aside(tx: sqlite3.Connection) -> None:
+    """Credits on hold are still the member's, but can't be spent twice."""
+    funded(tx, 10)
+    hold(tx, 4)
+    assert (member(tx).posted, member(tx).held, member(tx).available) == (10, 4, 6)
+
+
+def test_posting_moves_what_was_charged(tx: sqlite3.Connection) -> None:
+    """A job that came out cheaper costs only what it came to; the rest is free again."""
+    funded(tx, 10)
+    hold(tx, 4)
+    ledger.post(tx, transfer_id="job:1", charged=3, now=1)
+    assert (member(tx).posted, member(tx).held) == (7, 0)
+    assert ledger.account(tx, kind="provider").posted == 3
+
+
+def test_voiding_gives_everything_back(tx: sqlite3.Connection) -> None:
+    """A job that failed costs nothing."""
+    funded(tx, 10)
+    hold(tx, 4)
+    ledger.void(tx, transfer_id="job:1", now=1)
+    assert (member(tx).posted, member(tx).held) == (10, 0)
+
+
+def test_nobody_spends_what_he_does_not_have(tx: sqlite3.Connection) -> None:
+    """A hold beyond what is available is refused and changes nothing."""
+    funded(tx, 10)
+    hold(tx, 8)
+    with pytest.raises(ledger.InsufficientCreditsError):
+        hold(tx, 3, transfer_id="job:2")
+    assert member(tx).available == 2
+
+
+def test_a_frozen_account_neither_gives_nor_takes(tx: sqlite3.Connection) -> None:
+    """A frozen member's credits stay where they are."""
+    account = funded(tx, 10)
+    tx.execute("UPDATE account SET frozen = 1 WHERE id = ?", (account.id,))
+    with pytest.raises(ledger.FrozenAccountError):
+        hold(tx, 1)
+
+
+@pytest.mark.parametrize("first", ["post", "void"])
+@pytest.mark.parametrize("second", ["post", "void"])
+def test_a_transfer_is_settled_once(tx: sqlite3.Connection, first: str, second: str) -> None:
+    """Neither a refund after paying nor paying twice can happen."""
+    funded(tx, 10)
+    hold(tx, 4)
+    _settle(tx, first)
+    with pytest.raises(sqlite3.IntegrityError, match="final"):
+        _settle(tx, second)
+
+
+def _settle(tx: sqlite3.Connection, how: str) -> None:
+    if how == "post":
+        ledger.post(tx, transfer_id="job:1", charged=4, now=1)
+    else:
+        ledger.void(tx, transfer_id="job:1", now=1)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM transfer",
+        "DELETE FROM account",
+        "UPDATE transfer SET amount = 1 WHERE id = 'job:1'",
+        "UPDATE transfer SET src = dst, state = 'voided', settled_at = 1 WHERE id = 'job:1'",
+        "UPDATE transfer SET job_id = 1, state = 'voided', settled_at = 1 WHERE id = 'job:1'",
+        "UPDATE transfer SET state = 'posted', charged = 5, settled_at = 1 WHERE id = 'job:1'",
+        "UPDATE transfer SET state = 'posted', charged = 0, settled_at = 1 WHERE id = 'job:1'",
+        "UPDATE transfer SET state = 'posted', charged = 4 WHERE id = 'job:1'",
+        "UPDATE transfer SET state = 'pending' WHERE id = 'job:1'",
+        "INSERT OR REPLACE INTO transfer SELECT * FROM transfer WHERE id = 'job:1'",
+        "INSERT OR REPLACE INTO account SELECT * FROM account",
+        "INSERT INTO transfer SELECT 'new', src, dst, amount, 4, 'posted', NULL, 0, '', 0, 1 FROM transfer",
+        "INSERT INTO transfer SELECT 'new', src, dst, 0, NULL, 'pending', NULL, 0, '', 0, NULL FROM transfer",
+        "INSERT INTO transfer SELECT 'new', src, src, 1, NULL, 'pending', NULL, 0, '', 0, NULL FROM transfer",
+        "INSERT INTO account (kind, guild_id, user_id, posted) VALUES ('user', 5, 5, 100)",
+        "UPDATE account SET user_id = 8 WHERE user_id = 7",
+        "UPDATE account SET held = held - 100 WHERE user_id = 7",
+    ],
+)
+def test_the_schema_refuses_cooked_books(tx: sqlite3.Connection, sql: str) -> None:
+    """Whatever bug the program may have, the database does not let money appear, vanish or change its past."""
+    funded(tx, 10)
+    hold(tx, 4)
+    with pytest.raises(sqlite3.IntegrityError):
+        tx.execute(sql)
+
+
+def test_a_balance_changed_by_hand_is_found(tmp_path: Path) -> None:
+    """An operator who edits a balance behind the ledger's back is told which one does not add up."""
+    with open_books(tmp_path) as books:
+        funded(books, 10)
+        books.execute("UPDATE account SET posted = posted + 5 WHERE user_id = 7")
+        faults = ledger.reconcile(books)
+    assert any("sum to zero" in fault for fault in faults)
+    assert any("member 7" in fault for fault in faults)
+
+
+def test_a_job_is_rendered_only_when_paid_and_stored(tx: sqlite3.Connection) -> None:
+    """No member pays without a stored picture, and no picture is given before it is paid."""
+    funded(tx, 10)
+    a_job(tx)
+    hold(tx, 4, job_id=1)
+    assert jobs.claim(tx, job_id=1, backend="test", now=1)
+    picture = Result(1, 0, 5, "b" * 64, 64, 64)
+    with pytest.raises(sqlite3.IntegrityError, match="paid"):
+        jobs.render(tx, job_id=1, pictures=(picture,), charged=4, now=2)
+    tx.execute("DELETE FROM result")
+    ledger.post(tx, transfer_id="job:1", charged=4, now=2)
+    with pytest.raises(sqlite3.IntegrityError, match="paid"):
+        jobs.render(tx, job_id=1, pictures=(), charged=4, now=2)
+    with pytest.raises(sqlite3.IntegrityError, match="paid"):
+        jobs.render(tx, job_id=1, pictures=(picture,), charged=3, now=2)
+    tx.execute("DELETE FROM result")
+    assert jobs.render(tx, job_id=1, pictures=(picture,), charged=4, now=2)
+
+
+@pytest.mark.parametrize("end", ["fail", "cancel"])
+def test_a_job_without_picture_ends_only_unpaid(tx: sqlite3.Connection, end: str) -> None:
+    """A failed or cancelled job can't leave a hold or a payment behind."""
+    funded(tx, 10)
+    a_job(tx)
+    hold(tx, 4, job_id=1)
+    with pytest.raises(sqlite3.IntegrityError, match="costs nothing"):
+        _end(tx, end)
+    ledger.void(tx, transfer_id="job:1", now=1)
+    assert _end(tx, end)
+
+
+def _end(tx: sqlite3.Connection, end: str) -> bool:
+    if end == "fail":
+        return jobs.fail(tx, job_id=1, failure="no", now=1)
+    return jobs.cancel(tx, job_id=1, from_state="queued", now=1)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ["rendered"],
+        ["delivered"],
+        ["cancelled", "queued"],
+        ["failed", "sending"],
+        ["sending", "delivered"],
+        ["sending", "undeliverable"],
+    ],
+)
+def test_a_job_takes_no_illegal_step(tx: sqlite3.Connection, path: list[str]) -> None:
+    """A job never comes back from its end and never skips being paid."""
+    a_job(tx, price=0)
+    *steps, last = path
+    for step in steps:
+        tx.execute("UPDATE job SET state = ? WHERE id = 1", (step,))
+    with pytest.raises(sqlite3.IntegrityError):
+        tx.execute("UPDATE job SET state = ? WHERE id = 1", (last,))
+
+
+def test_a_provider_is_called_at_most_twice(tx: sqlite3.Connection) -> None:
+    """However often a job is taken up again, it is sent no third time."""
+    a_job(tx, price=0)
+    for _ in range(2):
+        assert jobs.claim(tx, job_id=1, backend="test", now=1)
+        requeued = jobs.requeue(tx, job_id=1)
+    assert not requeued
+    assert not jobs.claim(tx, job_id=1, backend="test", now=1)
+
+
+def test_the_same_request_twice_is_one_job(tx: sqlite3.Connection) -> None:
+    """Discord may hand over an interaction twice: it is stored and paid once."""
+    a_job(tx)
+    with pytest.raises(sqlite3.IntegrityError, match="exists"):
+        a_job(tx)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["DELETE FROM audit", "UPDATE audit SET reason = ''", "INSERT OR REPLACE INTO audit SELECT * FROM audit"],
+)
+def test_the_audit_is_never_altered(tx: sqlite3.Connection, sql: str) -> None:
+    """What a moderator did stays on record as it was."""
+    tx.execute(
+        "INSERT INTO audit (interaction_id, guild_id, actor_id, action, reason, at) VALUES (1, 1, 1, 'set', 'x', 0)"
+    )
+    with pytest.raises(sqlite3.IntegrityError):
+        tx.execute(sql)
