@@ -1,0 +1,116 @@
+"""The painting child: one request in on stdin, progress and pictures out on stdout, then the end.
+
+It ends at once when its stdin closes, so it can't outlive the bot.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from PIL import Image
+
+from bot.backends.painting import wire
+from bot.backends.painting.easel import Easel
+from bot.backends.painting.recipe import Recipe
+
+SIDE_MAX: Final = 2048
+PREVIEW_SIDE_MAX: Final = 256
+PREVIEWS_MAX: Final = 8
+_NICENESS: Final = 5
+_Send = Callable[[bytes, bytes], None]
+
+
+def read_exactly(length: int) -> bytes:
+    """Return the next `length` bytes of stdin. Raises `EOFError` where it ends before."""
+    data = bytearray()
+    while len(data) < length:
+        part = os.read(0, length - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    return bytes(data)
+
+
+def receive(kind: bytes) -> bytes:
+    """Return the next frame's payload, which must be of `kind`."""
+    return read_exactly(wire.opened(read_exactly(wire.HEADER.size), kind)[1])
+
+
+def send(kind: bytes, payload: bytes) -> None:
+    """Write one frame to stdout."""
+    sys.stdout.buffer.write(wire.framed(kind, payload))
+    sys.stdout.buffer.flush()
+
+
+def end_with_stdin() -> None:
+    """Wait for stdin to close, then end the process whatever it is doing."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+def decoded(data: bytes) -> Image.Image:
+    """Return the input picture. Raises `ValueError` where it is larger than the bot ever sends."""
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        if max(image.size) > SIDE_MAX:
+            raise ValueError(f"{image.width} x {image.height} pixels")
+        picture = image.convert("RGB")
+    picture.info.clear()  # a comment in there would be written out again
+    return picture
+
+
+def encoded(image: Image.Image, quality: int) -> bytes:
+    """Return `image` as JPEG bytes without metadata."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def preview(easels: Sequence[Easel]) -> bytes:
+    """Return a small JPEG of how far the pictures are, side by side where there are several."""
+    columns = 1 if len(easels) == 1 else 2
+    tiles = [easel.glimpse(PREVIEW_SIDE_MAX // columns) for easel in easels]
+    width, height = tiles[0].size
+    sheet = Image.new("RGB", (width * columns, height * -(-len(tiles) // columns)), "white")
+    for index, tile in enumerate(tiles):
+        sheet.paste(tile, (index % columns * width, index // columns * height))
+    return encoded(sheet, 75)
+
+
+def paint(options: Mapping[str, Any], source: Image.Image, send: _Send) -> None:
+    """Paint one picture for each of the options' seeds, layer by layer together, and send them."""
+    steps, pace_s = options["num_inference_steps"], options["pace_s"]
+    easels = [Easel(source, Recipe.read(options, seed)) for seed in options["seeds"]]
+    every = -(-steps // PREVIEWS_MAX)
+    for step in range(1, steps + 1):
+        begun = time.monotonic()
+        for easel in easels:
+            easel.layer(step - 1)
+        shown = preview(easels) if step % every == 0 and step < steps else b""
+        time.sleep(max(0.0, begun + pace_s - time.monotonic()))
+        send(wire.PROGRESS, wire.STEP.pack(step) + shown)
+    for easel in easels:
+        send(wire.RESULT, encoded(easel.picture(), 95))
+
+
+def main() -> None:
+    """Serve the one request."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # meant for the bot, which may still want the picture
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)  # the bot answering people comes first
+    options, image = json.loads(receive(wire.OPTIONS)), receive(wire.IMAGE)
+    threading.Thread(target=end_with_stdin, daemon=True).start()
+    paint(options, decoded(image), send)
+
+
+if __name__ == "__main__":
+    main()
