@@ -1,0 +1,123 @@
+"""The whole bot with the hosted API behind it: a loopback service that speaks the contract."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from bot.backends.segmind import Segmind
+from bot.images import PicturePool
+from tests.bot.backends.provider import (
+    API_KEY,
+    Provider,
+    QuickClock,
+    error,
+    picture,
+    reset_after_body,
+    running_provider,
+)
+from tests.discord.simulator import World, a_picture, open_world, texts
+
+
+@asynccontextmanager
+async def _world(folder: Path, **settings: Any) -> AsyncIterator[tuple[World, Provider]]:
+    async with running_provider() as provider:
+        segmind = Segmind(
+            api_key=SecretStr(API_KEY),
+            base_url=provider.url,
+            clock=QuickClock(),
+            jitter=random.Random(1),
+        )
+        async with open_world(folder, backends=[segmind], **settings) as world:
+            yield world, provider
+
+
+async def test_the_service_gets_the_documented_request(tmp_path: Path) -> None:
+    """What a member asks for arrives as the API documents it, with the picture as we normalised it."""
+    async with _world(tmp_path) as (world, provider):
+        await world.img2img(image=("in.png", a_picture((600, 300))), seed=5, samples=1)
+        (request,) = provider.received
+        pool = PicturePool(children=1)
+        expected = await pool.normalise(a_picture((600, 300)))
+        await pool.aclose()
+        assert request.headers["x-api-key"] == API_KEY
+        assert request.image == expected.data
+        assert {key: value for key, value in request.json.items() if key != "image"} == {
+            "prompt": "a harbour at dawn",
+            "negative_prompt": "low quality,less details",
+            "num_inference_steps": 20,
+            "guidance_scale": 5.0,
+            "seed": 5,
+            "samples": 1,
+            "strength": 0.7,
+            "sampler": "dpmpp_2m",
+            "scheduler": "sgm_uniform",
+            "base64": False,
+        }
+        assert "AI-generated with Stable Diffusion 3 Medium" in texts(world.channel.last_message)
+
+
+@pytest.mark.parametrize(
+    ("answer", "calls", "words"),
+    [
+        (error(400, "seed must be an integer"), 1, "refused"),
+        (error(401), 1, "operator has been told"),
+        (error(406, "Not enough credits"), 1, "credits at the picture service are used up"),
+        (error(500), 1, "failed on this request"),
+        (error(503), 2, "did not answer"),
+        (reset_after_body, 2, "did not answer"),
+        (picture(b"<html>busy</html>"), 2, "isn't a whole picture"),
+    ],
+    ids=["400", "401", "406", "500", "503", "reset", "html"],
+)
+async def test_each_failure_costs_the_member_nothing(
+    tmp_path: Path, answer: Any, calls: int, words: str
+) -> None:
+    """Whatever the service answers, the member pays nothing and reads one clear sentence."""
+    async with _world(tmp_path) as (world, provider):
+        provider.will(*[answer] * calls)
+        await world.img2img()
+        text = texts(world.channel.last_message)
+        assert words in text
+        assert "othing" in text
+        assert API_KEY not in text
+        assert provider.posts == calls
+        assert await world.available() == 40
+        assert await world.books() == []
+
+
+async def test_a_lost_answer_is_made_good(tmp_path: Path) -> None:
+    """When an answer is lost on the way, the second call's picture comes and is paid once."""
+    async with _world(tmp_path) as (world, provider):
+        provider.will(reset_after_body, picture())
+        await world.img2img()
+        assert len(world.channel.last_message.attachments) == 1
+        assert await world.available() == 38
+
+
+async def test_pictures_that_failed_are_not_charged(tmp_path: Path) -> None:
+    """Of four pictures asked for, three come and three are paid."""
+    async with _world(tmp_path) as (world, provider):
+        provider.will(error(500), picture())
+        await world.img2img(samples=4)
+        message = world.channel.last_message
+        assert len(message.attachments) == 3
+        assert "1 of 4 pictures failed and cost nothing" in texts(message)
+        assert await world.available() == 40 - 3 * 2
+        assert await world.books() == []
+
+
+async def test_a_service_out_of_use_is_left_alone_and_tried_again(tmp_path: Path) -> None:
+    """After a refusal of the key nobody calls in vain: jobs wait, and go on when the service is back."""
+    async with _world(tmp_path) as (world, provider):
+        provider.will(error(401), picture())
+        await world.img2img()
+        await world.img2img(world.bob)
+        assert provider.posts == 1
+        await world.env.advance_time(30)
+        assert provider.posts == 2
+        assert len(world.channel.last_message.attachments) == 1
