@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bot.errors import OperatorError
 
@@ -85,6 +85,23 @@ class Settings(BaseSettings):
     def secrets(self) -> tuple[str, ...]:
         """What must never be seen in a log."""
         return tuple(s.get_secret_value() for s in (self.discord_token, self.segmind_api_key) if s)
+
+
+def bare_settings(**given: Any) -> Settings:
+    """Return settings of `given` and the defaults alone, whatever is in the environment and `.env`."""
+
+    class Bare(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
+            init_settings: PydanticBaseSettingsSource,
+            *others: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+            **named: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings,)
+
+    return Bare(**given)
 
 
 def load_settings(**given: Any) -> Settings:
