@@ -15,7 +15,7 @@ COPY --from=build /opt/bot /opt/bot
 ENV PATH="/opt/bot/bin:$PATH" \
     PYTHONUNBUFFERED=1 \
     IMG2IMG_DATA_DIR=/data
-USER bot
+USER 10001
 WORKDIR /data
 VOLUME /data
 # Running jobs get their grace; give Docker a little more than IMG2IMG_SHUTDOWN_GRACE_S.
