@@ -34,7 +34,12 @@ class Lane:
         return self.open_until is not None and now < self.open_until
 
     def trip(self, now: float) -> bool:
-        """Open the breaker, for longer each time in a row; True if it was closed before."""
+        """Open the breaker, for longer each time in a row; True if it was closed before.
+
+        Jobs that fail while it is open were under way when it opened: they count once.
+        """
+        if self.is_paused(now):
+            return False
         was_closed = self.open_until is None
         self.open_until = now + self._pause_s
         self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)

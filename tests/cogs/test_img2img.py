@@ -372,6 +372,14 @@ async def test_a_thread_is_a_place_like_any_other(tmp_path: Path) -> None:
         assert "seed `5`" in texts(thread.last_message)
 
 
+async def test_the_chat_of_a_voice_channel_is_a_place_too(tmp_path: Path) -> None:
+    """The command works where people talk."""
+    async with open_world(tmp_path) as world:
+        voice = world.guild.create_voice_channel("talk")
+        await world.alice.slash(voice, "img2img", image=("in.png", a_picture()), prompt="x", seed=5)
+        assert "seed `5`" in texts(voice.last_message)
+
+
 async def test_a_place_without_permission_is_named(tmp_path: Path) -> None:
     """Where the bot may not attach files, it says which permission to ask for."""
     async with open_world(tmp_path) as world:
