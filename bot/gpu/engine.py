@@ -63,7 +63,7 @@ class Limits:
     rows: int = 64
     cells: int = 16 * 128 * 128
     live: int = 32
-    waiting: int = 256
+    waiting: int = 128
     words_cached: int = 256
     latents_cached: int = 64
 
@@ -96,7 +96,7 @@ class Cache(Generic[Value]):
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """An input picture [3, height, width], -1 to 1, and the digest that it is cached by."""
+    """An input picture, bytes [height, width, 3], and the digest that it is cached by."""
 
     picture: Tensor
     digest: str
@@ -197,7 +197,7 @@ class Engine:
         *,
         previews: bool = False,
     ) -> Ticket:
-        """Ask for one picture (sample 0 of `params`) from `picture` [3, height, width], -1 to 1.
+        """Ask for one picture (sample 0 of `params`) from `picture`, bytes [height, width, 3].
 
         Both sides must be multiples of 16. `on_step` is called on the engine's thread and must
         return at once. Raises `QueueFull` when too many wait.
@@ -216,7 +216,7 @@ class Engine:
 
         `on_step` and `previews` follow the first alone.
         """
-        _, height, width = picture.shape
+        height, width, _ = picture.shape
         if height % PATCH_PX or width % PATCH_PX:
             raise ValueError(f"{width} x {height}: both sides must be multiples of {PATCH_PX}")
         source = _Source(picture, _digest(picture))
@@ -276,9 +276,7 @@ class Engine:
             strength=params.strength,
         )
         if not sigmas:
-            self._finish(
-                ticket, ((ticket.source.picture.permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8)
-            )
+            self._finish(ticket, ticket.source.picture)
             return
         source = ticket.source
         latent = self.latents.get(source.digest, partial(self._model.encode, source.picture))
@@ -418,8 +416,7 @@ class Engine:
 
 
 def _digest(picture: Tensor) -> str:
-    small = (picture * 127.5).round().to(torch.int16).contiguous()
-    return hashlib.sha256(repr(tuple(picture.shape)).encode() + small.numpy().tobytes()).hexdigest()
+    return hashlib.sha256(repr(tuple(picture.shape)).encode() + picture.numpy().tobytes()).hexdigest()
 
 
 def _start(

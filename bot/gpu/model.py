@@ -81,7 +81,8 @@ class Model:
     """Stable Diffusion 3's five parts on one device, ready to be stepped row by row.
 
     `parts` is a `StableDiffusion3Pipeline`, of which only the parts are used.
-    Latents are float32 [rows, 16, height / 8, width / 8]; pictures are [3, height, width] from -1 to 1.
+    Latents are float32 [rows, 16, height / 8, width / 8] on the device; pictures are bytes
+    [height, width, 3] in main memory.
     Not thread-safe: one thread calls it.
     """
 
@@ -157,7 +158,7 @@ class Model:
     @torch.inference_mode()
     def encode(self, picture: Tensor) -> Tensor:
         """Return the latent [1, 16, h, w] of a picture: the mode of the VAE's answer, so always the same."""
-        pixels = picture[None].to(self.device, self._vae.dtype)
+        pixels = (picture.permute(2, 0, 1)[None].float() / 127.5 - 1).to(self.device, self._vae.dtype)
         spread = self._in_tiles_if_need_be(lambda: self._vae.encode(pixels).latent_dist)
         latent: Tensor = (
             spread.mode().float() - self._vae.config.shift_factor
@@ -166,7 +167,7 @@ class Model:
 
     @torch.inference_mode()
     def decode(self, latent: Tensor) -> Tensor:
-        """Return the picture [height, width, 3] of bytes, in main memory, of a latent [1, 16, h, w]."""
+        """Return the picture of a latent [1, 16, h, w]."""
         latent = latent / self._vae.config.scaling_factor + self._vae.config.shift_factor
         latent = latent.to(self._vae.dtype)
         return _bytes(self._in_tiles_if_need_be(lambda: self._vae.decode(latent).sample)[0])
@@ -210,7 +211,7 @@ class Model:
             -1, 1
         )
         colours = functional.avg_pool2d(pictures, CELL_PX).permute(0, 2, 3, 1).reshape(-1, 3)
-        latents = torch.cat([self.encode(picture) for picture in pictures]).cpu()
+        latents = torch.cat([self.encode(_bytes(picture)) for picture in pictures]).cpu()
         cells = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
         cells = torch.cat([cells, torch.ones(len(cells), 1)], dim=1)
         scale = torch.eye(cells.shape[1]) * (1e-3 * len(cells))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,9 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from bot.gpu.engine import Engine, Limits
     from bot.gpu.model import Model
-
-#: Whether the extra [gpu] is installed; without it the modules here skip themselves.
-HAS_TORCH = find_spec("torch") is not None and find_spec("diffusers") is not None
+    from tests.bot.gpu.running import Live
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +46,14 @@ def new_engine(model: Model) -> Iterator[Callable[..., Engine]]:
 def engine(new_engine: Callable[..., Engine]) -> Engine:
     """Return an engine on the tiny model."""
     return new_engine()
+
+
+@pytest.fixture
+def serve(model: Model, tmp_path: Path) -> Iterator[Callable[..., Live]]:
+    """Return a maker of servers on a loopback port of their own; they end with the test."""
+    from tests.bot.gpu.running import Live  # noqa: PLC0415  absent without the extra
+
+    with ExitStack() as stack:
+        yield lambda **given: stack.enter_context(
+            closing(Live(given.pop("model", model), tmp_path / "keys.sqlite", **given))
+        )

@@ -47,7 +47,7 @@ def test_without_t5_a_prompt_is_77_tokens() -> None:
 
 def test_latents_are_the_same_every_time(model: Model) -> None:
     """Encoding a picture twice gives one latent, so that it can be kept."""
-    picture = torch.linspace(-1, 1, 3 * 64 * 48).reshape(3, 64, 48)
+    picture = torch.arange(64 * 48 * 3).reshape(64, 48, 3).to(torch.uint8)
     assert model.encode(picture).equal(model.encode(picture))
     assert model.encode(picture).shape == (1, 16, 8, 6)
     assert model.decode(model.encode(picture)).shape == (64, 48, 3)
@@ -74,10 +74,10 @@ def test_sketch_shows_the_colours_of_the_picture() -> None:
     """A preview has the picture's colours within four grey levels, at an eighth of its size."""
     parts = SimpleNamespace(**{**build(TINY).components, "vae": PlainVae()})
     model = Model(parts, device=torch.device("cpu"), fit=Fit(t5="on"))
-    colour = torch.tensor([-0.8, 0.0, 0.6])
-    sketch = model.sketch(model.encode(colour[:, None, None].expand(3, 128, 64)))
+    colour = torch.tensor([20, 128, 200], dtype=torch.uint8)
+    sketch = model.sketch(model.encode(colour.expand(128, 64, 3)))
     assert sketch.shape == (16, 8, 3)
-    assert (sketch.float() - (colour + 1) * 127.5).abs().max() < 4
+    assert (sketch.float() - colour).abs().max() < 4
 
 
 def test_eight_bits_stay_close() -> None:
@@ -109,6 +109,6 @@ def test_every_fit_makes_velocities(fit: Fit) -> None:
     """Each way to lay the model onto a card runs from words to velocities and back to a picture."""
     model = Model(build(TINY, t5=fit.t5 != "off"), device=torch.device("cpu"), fit=fit)
     words = model.read("a fox", model.tokens(["a fox"]))
-    latent = model.encode(torch.zeros(3, 64, 64))
+    latent = model.encode(torch.zeros(64, 64, 3, dtype=torch.uint8))
     assert model.velocity(latent, [0.5], [words]).isfinite().all()
     assert model.decode(latent).shape == (64, 64, 3)
