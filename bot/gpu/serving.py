@@ -14,7 +14,7 @@ import uvicorn
 
 from bot.errors import OperatorError
 from bot.gpu.engine import Engine, Limits
-from bot.gpu.keys import Keys, open_keys
+from bot.gpu.keys import open_keys
 from bot.gpu.model import Model
 from bot.gpu.server import Server, Settings
 
@@ -42,13 +42,16 @@ class Address:
             return False
 
 
-async def check_door(keys: Keys, address: Address) -> None:
+async def checked_door(keys_path: Path, address: Address) -> None:
     """Raise `OperatorError` if strangers could reach a server that has no keys."""
-    if not address.is_loopback and not await keys.any_live():
-        raise OperatorError(
-            f"Without a key nobody but this machine may use the server: run `img2img-bot gpu keys add NAME "
-            f"--credits N` first, or leave out --host {address.host}."
-        )
+    if address.is_loopback:
+        return
+    async with open_keys(keys_path) as keys:
+        if not await keys.any_live():
+            raise OperatorError(
+                "Without a key only this machine may use the server: run `img2img-bot gpu keys add NAME "
+                f"--credits N` first, or leave out --host {address.host}."
+            )
 
 
 @asynccontextmanager
@@ -84,7 +87,5 @@ async def serve(
 ) -> None:
     """Serve until a signal says to end: what is in the making is then finished, within 30 seconds."""
     async with opened(model, keys_path=keys_path, settings=settings, limits=limits) as server:
-        async with open_keys(keys_path) as keys:
-            await check_door(keys, address)
         _log.info("%s listens on http://%s:%d", settings.label, address.host, address.port)
         await uvicorn.Server(configured(server, address)).serve()
