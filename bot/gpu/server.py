@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -26,7 +27,7 @@ from bot.clock import Clock, SystemClock
 from bot.errors import BackendFailed, BotError, InvalidOption, NotAllowed, Paused, QueueFull
 from bot.gpu import wire
 from bot.gpu.engine import Engine, Step, Ticket
-from bot.gpu.keys import UNITS_A_CREDIT, Charge, Keys
+from bot.gpu.keys import UNITS_A_CREDIT, Charge, Keys, open_keys
 from bot.gpu.metrics import Meter, rendered
 from bot.gpu.records import Record, Records
 from bot.gpu.streaming import NDJSON, Follow, Lines, unless_gone
@@ -84,12 +85,15 @@ class Work:
 
 
 class Server:
-    """The routes' state: the engine, the keys, the queued requests."""
+    """The routes' state: the engine, the keys, the queued requests. It closes the engine with itself."""
 
-    def __init__(self, engine: Engine, keys: Keys, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(
+        self, engine: Engine, keys_path: Path, settings: Settings, clock: Clock | None = None
+    ) -> None:
         self.engine = engine
         self.meter = Meter()
-        self._keys = keys
+        self._keys_path = keys_path
+        self._keys: Keys
         self._settings = settings
         self._clock = clock or SystemClock()
         self._records = Records(self._clock)
@@ -121,15 +125,18 @@ class Server:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        orphans = await self._keys.refund_orphans()
-        if orphans:
-            _log.warning("%d charges of a server that died were given back", orphans)
+        """Open the keys; at the end give up what is left, then close the engine and the keys."""
         try:
-            yield
+            async with open_keys(self._keys_path, self._clock) as self._keys:
+                orphans = await self._keys.refund_orphans()
+                if orphans:
+                    _log.warning("%d charges of a server that died were given back", orphans)
+                yield
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.to_thread(self.engine.close)
 
     # ---- v1 ---------------------------------------------------------------------------------
 

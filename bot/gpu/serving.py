@@ -1,24 +1,16 @@
-"""The server as a process: model, engine, keys and sockets, opened in order and closed in order."""
+"""The server as a process: who may reach it, and how uvicorn runs it."""
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 
 from bot.errors import OperatorError
-from bot.gpu.engine import Engine, Limits
 from bot.gpu.keys import open_keys
-from bot.gpu.model import Model
-from bot.gpu.server import Server, Settings
-
-_log = logging.getLogger(__name__)
+from bot.gpu.server import Server
 
 KEEP_ALIVE_S = 65
 CLOSING_S = 30
@@ -54,19 +46,6 @@ async def checked_door(keys_path: Path, address: Address) -> None:
             )
 
 
-@asynccontextmanager
-async def opened(
-    model: Model, *, keys_path: Path, settings: Settings, limits: Limits | None = None
-) -> AsyncIterator[Server]:
-    """Open the engine and the keys around a model, and close them at the end."""
-    async with open_keys(keys_path) as keys:
-        engine = Engine(model, limits)
-        try:
-            yield Server(engine, keys, settings)
-        finally:
-            await asyncio.to_thread(engine.close)
-
-
 def configured(server: Server, address: Address) -> uvicorn.Config:
     """Return how uvicorn runs the application: no access log, no sockets but HTTP's."""
     return uvicorn.Config(
@@ -82,10 +61,6 @@ def configured(server: Server, address: Address) -> uvicorn.Config:
     )
 
 
-async def serve(
-    model: Model, *, address: Address, keys_path: Path, settings: Settings, limits: Limits | None = None
-) -> None:
+async def serve(server: Server, address: Address) -> None:
     """Serve until a signal says to end: what is in the making is then finished, within 30 seconds."""
-    async with opened(model, keys_path=keys_path, settings=settings, limits=limits) as server:
-        _log.info("%s listens on http://%s:%d", settings.label, address.host, address.port)
-        await uvicorn.Server(configured(server, address)).serve()
+    await uvicorn.Server(configured(server, address)).serve()

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import cast, get_args
 
 from bot.errors import OperatorError
-from bot.gpu.engine import Limits
+from bot.gpu.engine import Engine, Limits
 from bot.gpu.loading import HUB_MODEL, device_for, fit_for, load, memory_gb
 from bot.gpu.measure import measured_cells
 from bot.gpu.model import FITS, T5, Model, tiny_model
-from bot.gpu.server import Settings
+from bot.gpu.server import Server, Settings
 from bot.gpu.serving import Address, checked_door, serve
 
 _log = logging.getLogger(__name__)
@@ -64,14 +64,22 @@ def limits_for(model: Model) -> Limits:
     return Limits(cells=cells)
 
 
+def server_for(given: Start) -> Server:
+    """Load the model and return the server around it. Raises `OperatorError`."""
+    model = model_for(given)
+    settings = Settings(
+        label="tiny" if given.tiny else (given.model or HUB_MODEL),
+        open_without_keys=Address(given.host, given.port).is_loopback,
+        image_hosts=given.image_hosts,
+    )
+    return Server(Engine(model, limits_for(model)), given.keys_path, settings)
+
+
 async def start(given: Start) -> None:
     """Check, load, measure and serve. Raises `OperatorError`."""
     check(given)
     address = Address(given.host, given.port)
     await checked_door(given.keys_path, address)
-    model = model_for(given)
-    label = "tiny" if given.tiny else (given.model or HUB_MODEL)
-    settings = Settings(label=label, open_without_keys=address.is_loopback, image_hosts=given.image_hosts)
-    await serve(
-        model, address=address, keys_path=given.keys_path, settings=settings, limits=limits_for(model)
-    )
+    server = server_for(given)
+    _log.info("listening on http://%s:%d", address.host, address.port)
+    await serve(server, address)

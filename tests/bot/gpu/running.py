@@ -9,11 +9,11 @@ from pathlib import Path
 
 import uvicorn
 
-from bot.gpu.engine import Limits
+from bot.gpu.engine import Engine, Limits
 from bot.gpu.keys import open_keys
 from bot.gpu.model import Model
 from bot.gpu.server import Server, Settings
-from bot.gpu.serving import Address, configured, opened
+from bot.gpu.serving import Address, configured
 
 START_TIMEOUT_S = 30
 
@@ -37,11 +37,10 @@ class Live:
         assert self._ready.wait(START_TIMEOUT_S)
 
     async def _run(self, model: Model) -> None:
-        parts = opened(model, keys_path=self._keys_path, settings=self._settings, limits=self._limits)
-        async with parts as self.server:
-            self._uvicorn = uvicorn.Server(configured(self.server, Address("127.0.0.1", 0)))
-            self._ready.set()
-            await self._uvicorn.serve(sockets=[self._socket])
+        self.server = Server(Engine(model, self._limits), self._keys_path, self._settings)
+        self._uvicorn = uvicorn.Server(configured(self.server, Address("127.0.0.1", 0)))
+        self._ready.set()
+        await self._uvicorn.serve(sockets=[self._socket])
 
     def new_key(self, *, credits_given: float = 1000, name: str = "bot") -> str:
         """Add a key as the command line does: from outside the server."""
