@@ -64,7 +64,7 @@ class Limits:
     cells: int = 16 * 128 * 128
     live: int = 32
     waiting: int = 128
-    words_cached: int = 256
+    words_cached: int = 128
     latents_cached: int = 64
 
     def rows_of(self, shape: Shape) -> int:
@@ -153,6 +153,7 @@ class _Live:
 class Counters:
     """What the engine has done since it started."""
 
+    ticks: int = 0
     forwards: int = 0
     rows: int = 0
     forward_s: float = 0.0
@@ -174,6 +175,7 @@ class Engine:
         self._model = model
         self._waiting: deque[Ticket] = deque()
         self._live: list[_Live] = []
+        self._served: dict[Shape, int] = {}
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -226,6 +228,7 @@ class Engine:
             for params, (follower, shown) in zip(orders, followers, strict=True)
         ]
         with self._changed:
+            self._forget_given_up()
             if self._closing or len(self._waiting) + len(tickets) > self.limits.waiting:
                 raise QueueFull
             self._waiting.extend(tickets)
@@ -256,9 +259,7 @@ class Engine:
     def _admit(self) -> None:
         """Let the picture in that waits longest, if there is room."""
         with self._changed:
-            while self._waiting and self._waiting[0].given_up:
-                self._waiting.popleft()
-                self.counters.cancelled += 1
+            self._forget_given_up()
             if not self._waiting or len(self._live) >= self.limits.live:
                 return
             ticket = self._waiting.popleft()
@@ -266,6 +267,11 @@ class Engine:
             self._begin(ticket)
         except Exception as error:  # noqa: BLE001  whatever one picture breaks must not stop the others
             self._fail(ticket, error)
+
+    def _forget_given_up(self) -> None:
+        still = [ticket for ticket in self._waiting if not ticket.given_up]
+        self.counters.cancelled += len(self._waiting) - len(still)
+        self._waiting = deque(still)
 
     def _begin(self, ticket: Ticket) -> None:
         params = ticket.params
@@ -317,19 +323,19 @@ class Engine:
             self.counters.cancelled += 1
 
     def _batch(self) -> list[_Live]:
-        """Return the pictures of the next forward: the oldest one, and those of its shape that fit beside it.
+        """Return the pictures of the next forward: of the shape that was served longest ago, the oldest.
 
-        They then go to the end of the line, so that every shape has its turn.
+        So every shape has its turn, and within one who came first is finished first: what does not fit
+        waits, since stepping more pictures than a batch holds would only make all of them late.
         """
-        shape = self._live[0].shape
+        shape = min((live.shape for live in self._live), key=lambda shape: self._served.get(shape, 0))
+        self._served[shape] = self.counters.ticks = self.counters.ticks + 1
         room = self._rows_max(shape)
         batch: list[_Live] = []
         for live in self._live:
             if live.shape == shape and (not batch or live.rows <= room):
                 batch.append(live)
                 room -= live.rows
-        chosen = {id(live) for live in batch}
-        self._live = [*(live for live in self._live if id(live) not in chosen), *batch]
         return batch
 
     def _rows_max(self, shape: Shape) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -71,13 +69,12 @@ def load(source: str, *, device: torch.device, fit: Fit) -> Model:
     """
     path = Path(source).expanduser()
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    with _quiet():
-        if path.is_file():
-            parts = from_file(path, dtype=dtype, t5=fit.t5 != "off")
-        elif path.is_dir():
-            parts = from_folder(path, dtype=dtype, t5=fit.t5 != "off")
-        else:
-            parts = from_hub(source, dtype=dtype, t5=fit.t5 != "off")
+    if path.is_file():
+        parts = from_file(path, dtype=dtype, t5=fit.t5 != "off")
+    elif path.is_dir():
+        parts = from_folder(path, dtype=dtype, t5=fit.t5 != "off")
+    else:
+        parts = from_hub(source, dtype=dtype, t5=fit.t5 != "off")
     return on_card(parts, device=device, fit=fit)
 
 
@@ -92,14 +89,11 @@ def on_card(parts: Any, *, device: torch.device, fit: Fit) -> Model:
         ) from error
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_libraries() -> None:
     """Keep the libraries' progress bars and advice off the operator's screen."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-    yield
+    for library in (transformers, diffusers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
 
 
 def _without(t5: bool) -> dict[str, None]:

@@ -9,7 +9,7 @@ from typing import cast, get_args
 
 from bot.errors import OperatorError
 from bot.gpu.engine import Engine, Limits
-from bot.gpu.loading import HUB_MODEL, device_for, fit_for, load, memory_gb
+from bot.gpu.loading import HUB_MODEL, device_for, fit_for, load, memory_gb, quiet_libraries
 from bot.gpu.measure import measured_cells
 from bot.gpu.model import FITS, T5, Model, tiny_model
 from bot.gpu.server import Server, Settings
@@ -64,11 +64,20 @@ def limits_for(model: Model) -> Limits:
     return Limits(cells=cells)
 
 
+def label_of(given: Start) -> str:
+    """Return what strangers may read about the model: a name, not where it lies."""
+    if given.tiny:
+        return "tiny"
+    source = given.model or HUB_MODEL
+    return Path(source).name if Path(source).exists() else source
+
+
 def server_for(given: Start) -> Server:
     """Load the model and return the server around it. Raises `OperatorError`."""
+    quiet_libraries()
     model = model_for(given)
     settings = Settings(
-        label="tiny" if given.tiny else (given.model or HUB_MODEL),
+        label=label_of(given),
         open_without_keys=Address(given.host, given.port).is_loopback,
         image_hosts=given.image_hosts,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
+from functools import partial
 
 import pytest
 
@@ -209,6 +210,38 @@ def test_sizes_take_turns(model: Model) -> None:
     sides = [ticket.result.result(TIMEOUT_S).shape[0] for ticket in tickets]
     engine.close()
     assert sides == [64, 96, 64]
+
+
+def test_first_come_is_first_finished(model: Model) -> None:
+    """When more wait than a batch holds, the first are finished before the others begin."""
+    gate = Gate(model)
+    engine = Engine(gate, Limits(rows=4))  # type: ignore[arg-type]  # a stand-in for the card
+    tickets = engine.submit_all([MIXED[0]] * 4, picture())
+    gate.go.set()
+    order: list[int] = []
+
+    def note(place: int, _: Future[Tensor]) -> None:
+        order.append(place)
+
+    for place, ticket in enumerate(tickets):
+        ticket.result.add_done_callback(partial(note, place))
+    tickets[-1].result.result(TIMEOUT_S)
+    engine.close()
+    assert order == [0, 1, 2, 3]
+    assert gate.rows == [4] * 12
+
+
+def test_given_up_while_waiting_makes_room(model: Model) -> None:
+    """Who gives up while still waiting leaves the queue at once."""
+    gate = Gate(model)
+    engine = Engine(gate, Limits(waiting=1, live=1))  # type: ignore[arg-type]  # a stand-in for the card
+    engine.submit(MIXED[0], picture())
+    assert gate.reached.wait(TIMEOUT_S)
+    engine.submit(MIXED[0], picture()).cancel()
+    after = engine.submit(MIXED[0], picture())
+    gate.go.set()
+    assert after.result.result(TIMEOUT_S).shape == (64, 64, 3)
+    engine.close()
 
 
 @pytest.mark.parametrize("rows_max", [1, 3])
