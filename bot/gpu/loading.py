@@ -43,7 +43,7 @@ def memory_gb(device: torch.device) -> float:
     """Return a card's memory in gigabytes; for a processor, what the largest fit takes."""
     if device.type != "cuda":
         return float(max(FITS))
-    return torch.cuda.mem_get_info(device)[1] / _GIGABYTE
+    return float(torch.cuda.mem_get_info(device)[1]) / _GIGABYTE
 
 
 def fit_for(gb: float, *, t5: T5 | None = None, asked_gb: int | None = None) -> Fit:

@@ -110,7 +110,8 @@ class Model:
 
     def compile(self) -> None:
         """Compile each transformer block; the first forward of each shape then takes a minute."""
-        self._transformer.compile_repeated_blocks(fullgraph=True)
+        for block in self._transformer.transformer_blocks:
+            block.compile(fullgraph=True)
 
     @property
     def has_t5(self) -> bool:

@@ -81,7 +81,7 @@ class Order:
 
         A credit buys a picture of 1024 x 1024 in 20 steps; others in proportion, a thousandth at least.
         """
-        pixels = self.picture.shape[0] * self.picture.shape[1]
+        pixels = int(self.picture.shape[0] * self.picture.shape[1])
         work = self.params.samples * self.params.num_inference_steps * pixels
         return max(1, math.ceil(work * UNITS_A_CREDIT / (_USUAL_STEPS * _USUAL_PX)))
 

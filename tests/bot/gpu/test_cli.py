@@ -74,7 +74,7 @@ def test_server_runs_until_it_is_told_to_end(keys: list[str]) -> None:
     port = free_port()
     code = "from bot.gpu.cli import app; app()"
     command = [sys.executable, "-c", code, "--tiny", "--port", str(port), *keys]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603  our own
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert answers(f"http://127.0.0.1:{port}/health", process)
         process.send_signal(signal.SIGTERM)
         _, logged = process.communicate(timeout=30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,3 +113,17 @@ def test_every_fit_makes_velocities(fit: Fit) -> None:
     latent = model.encode(torch.zeros(64, 64, 3, dtype=torch.uint8))
     assert model.velocity(latent, [0.5], [words]).isfinite().all()
     assert model.decode(latent).shape == (64, 64, 3)
+
+
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a compiler")
+def test_compiled_model_answers_the_same() -> None:
+    """Compiled in one piece, the blocks give the same velocities within 1e-5, for any number of rows."""
+    plain, compiled = tiny_model(), tiny_model()
+    compiled.compile()
+    words = plain.read("a fox", 154)
+    for rows in (2, 3, 5):
+        x = torch.randn(rows, 16, 8, 8, generator=torch.Generator().manual_seed(rows))
+        asked = x, [0.5] * rows, [words] * rows
+        assert (compiled.velocity(*asked) - plain.velocity(*asked)).abs().max() < 1e-5
