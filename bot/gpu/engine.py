@@ -243,12 +243,17 @@ class Engine:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._wait():
-            for _ in range(_ADMITTED_A_TICK):
-                self._admit()
-            self._tick()
-        for ticket in [*self._waiting, *(live.ticket for live in self._live)]:
-            ticket.cancel()
+        try:
+            while self._wait():
+                for _ in range(_ADMITTED_A_TICK):
+                    self._admit()
+                self._tick()
+        finally:
+            # However the thread ends, nobody is left waiting.
+            with self._changed:
+                self._closing = True
+            for ticket in [*self._waiting, *(live.ticket for live in self._live)]:
+                ticket.cancel()
 
     def _wait(self) -> bool:
         """Wait for something to do; return False when it is time to end."""

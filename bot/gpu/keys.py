@@ -6,6 +6,7 @@ charged before it starts and refunded if it makes no picture; its id makes both 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -25,6 +26,9 @@ UNITS_A_CREDIT: Final = 1000
 #: A charge this old that was neither kept nor given back belongs to a server that died.
 ORPHANED_AFTER_S: Final = 3600.0
 _CREDITS_MAX: Final = 10**9
+_PRAGMAS: Final = ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
+_LOCKED_TRIES: Final = 100
+_LOCKED_WAIT_S: Final = 0.05
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS keys (
@@ -225,14 +229,21 @@ def _touch(path: Path) -> None:
 
 
 async def _prepare(database: aiosqlite.Connection, path: Path) -> None:
-    try:
-        for pragma in (
-            "busy_timeout = 10000",
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "foreign_keys = ON",
-        ):
-            await database.execute(f"PRAGMA {pragma}")
-        await database.executescript(_SCHEMA)
-    except aiosqlite.DatabaseError as error:
-        raise OperatorError(f"{path} is not a file of keys.", detail=str(error)) from error
+    """Set the connection up and make the tables.
+
+    Turning to write-ahead logging fails at once, without the busy timeout, while another process does
+    the same to a new file: so a locked file is tried again for a while.
+    """
+    for left in range(_LOCKED_TRIES, -1, -1):
+        try:
+            for pragma in _PRAGMAS:
+                await database.execute(f"PRAGMA {pragma}")
+            await database.executescript(_SCHEMA)
+        except aiosqlite.DatabaseError as error:
+            if "locked" not in str(error):
+                raise OperatorError(f"{path} is not a file of keys.", detail=str(error)) from error
+            if not left:
+                raise OperatorError(f"{path} is locked by another program.", detail=str(error)) from error
+            await asyncio.sleep(_LOCKED_WAIT_S)
+        else:
+            return

@@ -42,10 +42,26 @@ Sampler: TypeAlias = Callable[[Tensor, Sequence[float], Noise], Steps]
 #: Samplers that need `Guess.unguided`, also where the guidance scale is 1.
 NEED_UNGUIDED: Final = frozenset({"euler_pp", "euler_ancestral_pp"})
 
-_ADAPTIVE_TRIES_MAX: Final = 100
+#: Model calls a step of those that make more than one; `dpm_adaptive` makes about as many, whatever is asked.
+_CALLS_A_STEP: Final = {
+    "heun": 2,
+    "heunpp2": 3,
+    "dpm_2": 2,
+    "dpm_2_ancestral": 2,
+    "dpmpp_2s_ancestral": 2,
+    "dpmpp_sde": 2,
+    "dpmpp_sde_gpu": 2,
+}
+_ADAPTIVE_CALLS: Final = 30
+_ADAPTIVE_TRIES_MAX: Final = 40
 _ADAPTIVE_FIRST_STEP: Final = 0.05
 _ADAPTIVE_ACCEPTED: Final = 0.81
 _ADAPTIVE_REST: Final = 1e-5
+
+
+def calls_of(sampler: str, steps: int) -> int:
+    """Return about how many times a sampler asks the model in `steps` steps: what a picture costs."""
+    return _ADAPTIVE_CALLS if sampler == "dpm_adaptive" else steps * _CALLS_A_STEP.get(sampler, 1)
 
 
 def _slope(x: Tensor, sigma: float, denoised: Tensor) -> Tensor:
@@ -280,7 +296,7 @@ def dpm_adaptive(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
     """DPM-Solver-23, each step as long as its error allows (Lu et al. 2022, arXiv 2206.00927, appendix C).
 
     Order 3 with the order 2 inside it, tolerances 0.0078 and 5 %, first step 0.05 in log sigma, three
-    calls a try. Of the schedule it keeps the ends alone. After 100 tries it takes the rest in one step.
+    calls a try. Of the schedule it keeps the ends alone. After 40 tries it takes the rest in one step.
     """
     s, low = _ends(sigmas)
     before, h, tries = x, _ADAPTIVE_FIRST_STEP, 0

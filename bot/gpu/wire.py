@@ -29,6 +29,7 @@ from bot.errors import (
 )
 from bot.gpu.architecture import PATCH_PX
 from bot.gpu.keys import UNITS_A_CREDIT
+from bot.gpu.samplers import calls_of
 from bot.params import SEED_MAX, Img2ImgParams
 
 SLUG: Final = "sd3-med-img2img"
@@ -39,7 +40,7 @@ PICTURE_BYTES_MAX: Final = 16 * 2**20
 FETCH_TIMEOUT_S: Final = 20.0
 
 _FORMATS: Final = ("PNG", "JPEG", "GIF", "WEBP")
-_USUAL_STEPS: Final = 20
+_USUAL_CALLS: Final = 20
 _USUAL_PX: Final = 1024 * 1024
 _JPEG_QUALITY: Final = 95
 _PREVIEW_QUALITY: Final = 70
@@ -79,11 +80,13 @@ class Order:
     def units(self) -> int:
         """Return the price in thousandths of a credit.
 
-        A credit buys a picture of 1024 x 1024 in 20 steps; others in proportion, a thousandth at least.
+        A credit buys a picture of 1024 x 1024 for which the model is asked 20 times, as the default sampler
+        does in 20 steps; others in proportion, a thousandth at least.
         """
         pixels = int(self.picture.shape[0] * self.picture.shape[1])
-        work = self.params.samples * self.params.num_inference_steps * pixels
-        return max(1, math.ceil(work * UNITS_A_CREDIT / (_USUAL_STEPS * _USUAL_PX)))
+        calls = calls_of(self.params.sampler, self.params.num_inference_steps)
+        work = self.params.samples * calls * pixels
+        return max(1, math.ceil(work * UNITS_A_CREDIT / (_USUAL_CALLS * _USUAL_PX)))
 
 
 def status_of(error: BotError) -> int:

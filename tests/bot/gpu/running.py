@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from pathlib import Path
 
 import uvicorn
@@ -35,6 +36,8 @@ class Live:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run(model)))
         self._thread.start()
         assert self._ready.wait(START_TIMEOUT_S)
+        while not self._uvicorn.started and self._thread.is_alive():
+            time.sleep(0.01)
 
     async def _run(self, model: Model) -> None:
         self.server = Server(Engine(model, self._limits), self._keys_path, self._settings)

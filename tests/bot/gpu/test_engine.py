@@ -293,6 +293,37 @@ def test_closing_gives_up_what_is_left(model: Model) -> None:
         engine.submit(MIXED[0], picture())
 
 
+class Broken(Gate):
+    """A model on a card that is gone."""
+
+    def velocity(self, _x: Tensor, _sigmas: list[float], _words: list[Words]) -> Tensor:
+        """Break as a lost card does."""
+        raise RuntimeError("the card fell off the bus")
+
+
+def test_broken_card_fails_what_it_held_and_nothing_else(model: Model) -> None:
+    """A forward that breaks fails its own pictures with a sentence, and the engine still answers."""
+    engine = Engine(Broken(model))  # type: ignore[arg-type]  # a stand-in for the card
+    for _ in range(2):
+        with pytest.raises(BackendFailed) as failure:
+            made(engine, MIXED[0], picture())
+    assert "fell off" in failure.value.detail
+    assert engine.alive
+    engine.close()
+
+
+def test_follower_that_breaks_harms_nobody_else(engine: Engine) -> None:
+    """When telling one picture's progress breaks, that picture fails alone."""
+
+    def broken(_: Step) -> None:
+        raise RuntimeError("nobody is there")
+
+    tickets = [engine.submit(MIXED[0], picture(), broken), engine.submit(MIXED[0], picture())]
+    with pytest.raises(BackendFailed):
+        tickets[0].result.result(TIMEOUT_S)
+    assert tickets[1].result.result(TIMEOUT_S).shape == (64, 64, 3)
+
+
 def test_batches_hold_no_more_cells_than_allowed() -> None:
     """Large pictures share a forward with fewer others."""
     limits = Limits(rows=64, cells=16 * 128 * 128)

@@ -143,6 +143,18 @@ async def test_transfers_can_not_be_rewritten(keys: Keys, tmp_path: Path) -> Non
                 await database.execute(statement)
 
 
+async def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    """Servers that start together on a new file all come up, and see one budget."""
+
+    async def spend(name: str) -> None:
+        async with open_keys(tmp_path / "new.sqlite") as opened:
+            await opened.add(name, credits_given=1)
+
+    await asyncio.gather(*(spend(str(i)) for i in range(8)))
+    async with open_keys(tmp_path / "new.sqlite") as opened:
+        assert len(await opened.all()) == 8
+
+
 async def test_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
     """A file that is no database, or a folder, is refused in one sentence."""
     (tmp_path / "notes.txt").write_text("not a database, though quite long " * 40)

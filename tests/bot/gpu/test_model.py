@@ -115,6 +115,25 @@ def test_every_fit_makes_velocities(fit: Fit) -> None:
     assert model.decode(latent).shape == (64, 64, 3)
 
 
+def test_half_precision_runs_end_to_end() -> None:
+    """In bfloat16, as on a card, words, velocities and pictures come out whole, and latents stay float32."""
+    parts = build(TINY)
+    for part in parts.components.values():
+        if isinstance(part, nn.Module):
+            part.bfloat16()
+    model = Model(parts, device=torch.device("cpu"), fit=Fit(t5="8bit"))
+    words = model.read("a fox", 154)
+    latent = model.encode(torch.zeros(64, 64, 3, dtype=torch.uint8))
+    velocity = model.velocity(latent, [0.5], [words])
+    assert (words.sequence.dtype, latent.dtype, velocity.dtype) == (
+        torch.bfloat16,
+        torch.float32,
+        torch.float32,
+    )
+    assert velocity.isfinite().all()
+    assert model.decode(latent).shape == (64, 64, 3)
+
+
 @pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a compiler")

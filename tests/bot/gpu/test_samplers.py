@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra [gpu]")
 from torch import Tensor  # noqa: E402  after the skip
 
-from bot.gpu.samplers import BY_NAME, Guess, Noise, Steps  # noqa: E402  after the skip
+from bot.gpu.samplers import BY_NAME, Guess, Noise, Steps, calls_of  # noqa: E402  after the skip
 from bot.gpu.schedules import shifted, sigmas_of, unshifted  # noqa: E402  after the skip
 from bot.params import SAMPLERS, SCHEDULERS  # noqa: E402  after the skip
 
@@ -108,6 +108,22 @@ def test_sampler_converges_at_its_order(sampler: str, order: float) -> None:
 def test_higher_orders_beat_euler(sampler: str) -> None:
     """At 20 steps a method of higher order is at least four times as close as Euler's."""
     assert error(sampler, 20) < error("euler", 20) / 4
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_price_follows_the_calls_made(sampler: str) -> None:
+    """What a picture costs is what its sampler asks of the model, within a tenth."""
+    asked: list[float] = []
+
+    def count(x: Tensor, sigma: float) -> Tensor:
+        asked.append(sigma)
+        return gaussian(x, sigma)
+
+    sigmas = sigmas_of(scheduler="sgm_uniform", sampler=sampler, steps=20, strength=0.7)
+    run(sampler, exact(torch.linspace(-2, 2, 16), sigmas[0]), sigmas, count)
+    expected = calls_of(sampler, 20)
+    assert len(asked) <= expected
+    assert sampler == "dpm_adaptive" or len(asked) >= 0.9 * expected
 
 
 def test_adaptive_sampler_keeps_its_tolerance() -> None:
