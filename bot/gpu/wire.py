@@ -178,6 +178,9 @@ def _check_size(image: Image.Image) -> None:
 
 def _flat(image: Image.Image) -> Image.Image:
     """Return a picture in RGB, on white where it is transparent."""
+    if image.mode.startswith("I;16"):
+        # Pillow would clip what is above 255, which is nearly everything.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
