@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
+import sys
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -53,13 +57,24 @@ def gpu(
         list[str] | None, typer.Option(help="A host that pictures may be fetched from; can be given again.")
     ] = None,
     keys: KeysOption = KEYS_PATH,
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", hidden=True, help="End when standard input is closed.")
+    ] = False,
 ) -> None:
     """Run the server, unless a command follows."""
     if context.invoked_subcommand is not None:
         return
+    if with_parent:
+        _end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Imported late: torch takes seconds, which a command about keys need not wait for.
-    from bot.gpu.start import Start, start  # noqa: PLC0415
+    try:
+        # Imported late: torch takes seconds, which a command about keys need not wait for.
+        from bot.gpu.start import Start, start  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise OperatorError(
+            f"The GPU server is an extra and lacks {error.name}; install it with"
+            " `pip install 'img2img-bot[gpu]'`."
+        ) from error
 
     given = Start(
         model=model,
@@ -74,6 +89,17 @@ def gpu(
         keys_path=keys,
     )
     _run(start(given))
+
+
+def _end_with_parent() -> None:
+    """Stop, as on SIGTERM, once whoever started this process closes its standard input or dies."""
+
+    def wait() -> None:
+        while sys.stdin.buffer.read(1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="with-parent", daemon=True).start()
 
 
 @keys_app.command("add")

@@ -67,3 +67,17 @@ def test_bare_settings_ignore_the_environment(monkeypatch: pytest.MonkeyPatch) -
     """The demo behaves the same whatever the operator has set for the real bot."""
     monkeypatch.setenv("IMG2IMG_DAILY_ALLOWANCE", "1")
     assert bare_settings().daily_allowance == 40
+
+
+def test_a_gpu_that_is_set_up_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator with a card of his own does not pay for what it can do."""
+    monkeypatch.setenv("IMG2IMG_GPU_MODEL", "tiny")
+    monkeypatch.setenv("IMG2IMG_SEGMIND_API_KEY", KEY)
+    assert load_settings().backends_in_use == ("gpu", "segmind")
+
+
+def test_a_gpu_that_is_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Naming the GPU without model or address is found at the start."""
+    monkeypatch.setenv("IMG2IMG_BACKENDS", "gpu,painter")
+    with pytest.raises(OperatorError, match="IMG2IMG_GPU_MODEL"):
+        load_settings()
