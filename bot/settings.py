@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     painter_concurrency_max: int = Field(default=2, ge=1, le=64, description="Jobs painted at once.")
     backends: Annotated[tuple[BackendName, ...], NoDecode] = Field(
         default=(),
-        description="Backends in order of preference, with commas. Default: gpu, segmind if set up, else painter.",
+        description="Backends in order of preference, with commas; by default those that are set up.",
     )
     data_dir: Path = Field(default=Path("data"), description="Where database and pictures are kept.")
     retention_days: int = Field(default=30, ge=1, description="How long pictures are kept.")
