@@ -58,9 +58,12 @@ def gpu(
     if context.invoked_subcommand is not None:
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Imported late: torch takes seconds, which a command about keys need not wait for.
-    from bot.gpu.start import Start, start  # noqa: PLC0415
-
+    try:
+        # Imported late: torch takes seconds, which a command about keys need not wait for.
+        from bot.gpu.start import Start, start  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        typer.echo(f"The GPU server needs more packages: pip install 'img2img-bot[gpu]' ({error}).", err=True)
+        raise typer.Exit(1) from error
     given = Start(
         model=model,
         tiny=tiny,
