@@ -193,23 +193,28 @@ def build(architecture: Architecture, *, seed: int = 0, t5: bool = True) -> Any:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        return diffusers.StableDiffusion3Pipeline(
+        parts = diffusers.StableDiffusion3Pipeline(
             transformer=diffusers.SD3Transformer2DModel(**architecture.transformer),
             scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=SHIFT),
             vae=diffusers.AutoencoderKL(**architecture.vae),
-            text_encoder=transformers.CLIPTextModelWithProjection(
-                transformers.CLIPTextConfig(**architecture.clip_l)
-            ),
+            text_encoder=_clip(architecture.clip_l),
             tokenizer=tiny_clip_tokenizer(),
-            text_encoder_2=transformers.CLIPTextModelWithProjection(
-                transformers.CLIPTextConfig(**architecture.clip_g)
-            ),
+            text_encoder_2=_clip(architecture.clip_g),
             tokenizer_2=tiny_clip_tokenizer(),
             text_encoder_3=transformers.T5EncoderModel(transformers.T5Config(**architecture.t5))
             if t5
             else None,
             tokenizer_3=tiny_t5_tokenizer() if t5 else None,
         )
+    for part in parts.components.values():
+        if isinstance(part, torch.nn.Module):
+            # Fresh modules are in training, where dropout makes every answer another.
+            part.eval()
+    return parts
+
+
+def _clip(config: Mapping[str, Any]) -> Any:
+    return transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**config))
 
 
 def write_configs(architecture: Architecture, folder: Path) -> None:

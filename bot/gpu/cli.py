@@ -71,11 +71,8 @@ def gpu(
         # Imported late: torch takes seconds, which a command about keys need not wait for.
         from bot.gpu.start import Start, start  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise OperatorError(
-            f"The GPU server is an extra and lacks {error.name}; install it with"
-            " `pip install 'img2img-bot[gpu]'`."
-        ) from error
-
+        typer.echo(f"The GPU server needs more packages: pip install 'img2img-bot[gpu]' ({error}).", err=True)
+        raise typer.Exit(1) from error
     given = Start(
         model=model,
         tiny=tiny,

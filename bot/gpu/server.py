@@ -12,7 +12,7 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -55,12 +55,14 @@ class Settings:
     """How the application answers.
 
     `label` names the model; `open_without_keys` lets everybody in while there is no key, which only a
-    server on loopback may; `image_hosts` are those that pictures may be fetched from.
+    server on loopback may; `image_hosts` are those that pictures may be fetched from. A stream of lines
+    repeats its last step after `heartbeat_s` without news, so that nobody takes it for dead.
     """
 
     label: str
     open_without_keys: bool = False
     image_hosts: frozenset[str] = frozenset()
+    heartbeat_s: float = 10.0
 
 
 @dataclass(slots=True)
@@ -165,10 +167,12 @@ class Server:
         finish = asyncio.create_task(self._finish(work))
         finish.add_done_callback(lambda _: work.follow.end())
         try:
+            last = Step(0, work.order.params.num_inference_steps, None)
             while not finish.done():
-                step = await work.follow.next()
-                if step is not None:
-                    yield _step_line(step)
+                step = await work.follow.next(within_s=self._settings.heartbeat_s)
+                if not finish.done():
+                    yield _step_line(step or last)
+                last = replace(step, preview=None) if step else last
             pictures = await finish
         except TimeoutError:
             yield {"error": _TOO_LONG}

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -42,9 +42,11 @@ class Follow:
         self.newest = step
         self._news.set()
 
-    async def next(self) -> Step | None:
-        """Wait for a step that was not returned yet; None at the end."""
-        await self._news.wait()
+    async def next(self, *, within_s: float | None = None) -> Step | None:
+        """Wait for a step that was not returned yet; None at the end, or when none came `within_s`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._news.wait()
         self._news.clear()
         step, self.newest = self.newest, None
         return step

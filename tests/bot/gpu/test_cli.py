@@ -8,18 +8,18 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 import pytest
 from typer.testing import CliRunner
 
-pytest.importorskip("torch", reason="needs the extra [gpu]")
-pytest.importorskip("diffusers", reason="needs the extra [gpu]")
-
 from bot.gpu.cli import app
 
 RUNNER = CliRunner()
+HAS_EXTRA = all(find_spec(name) for name in ("torch", "diffusers", "uvicorn"))
+needs_extra = pytest.mark.skipif(not HAS_EXTRA, reason="needs the extra [gpu]")
 
 
 @pytest.fixture
@@ -47,6 +47,15 @@ def test_name_that_is_taken_ends_with_a_sentence(keys: list[str]) -> None:
     assert "taken" in again.stderr
 
 
+@pytest.mark.skipif(HAS_EXTRA, reason="the extra [gpu] is installed")
+def test_missing_packages_are_told(keys: list[str]) -> None:
+    """Without its packages the server says how to install them."""
+    result = RUNNER.invoke(app, ["--tiny", *keys])
+    assert result.exit_code == 1
+    assert "img2img-bot[gpu]" in result.stderr
+
+
+@needs_extra
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -69,6 +78,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@needs_extra
 def test_server_runs_until_it_is_told_to_end(keys: list[str]) -> None:
     """`gpu --tiny` answers on its port, and ends cleanly on the signal that containers send."""
     port = free_port()

@@ -14,6 +14,7 @@ pytest.importorskip("diffusers", reason="needs the extra [gpu]")
 from torch import Tensor  # noqa: E402  after the skip
 
 from bot.errors import BackendFailed, QueueFull  # noqa: E402  after the skip
+from bot.gpu.architecture import TINY, build  # noqa: E402  after the skip
 from bot.gpu.engine import Cache, Engine, Limits, Step, Ticket  # noqa: E402  after the skip
 from bot.gpu.model import Model, Words  # noqa: E402  after the skip
 from bot.params import Img2ImgParams  # noqa: E402  after the skip
@@ -103,6 +104,32 @@ def test_mixed_requests_together_equal_each_alone(model: Model, new_engine: Call
     assert max(levels_off(one, other) for one, other in zip(alone, together, strict=True)) <= LEVELS_OFF_MAX
     assert max(gate.rows) >= 11
     assert len(gate.rows) < lonely.counters.forwards / 3
+
+
+def test_picture_is_the_one_that_diffusers_makes(engine: Engine) -> None:
+    """At full strength, `euler` on `normal` is diffusers' own loop: the same picture within a grey level.
+
+    Prompt, guidance, schedule, steps and VAE of the published pipeline, on the same noise.
+    """
+    params = Img2ImgParams(
+        prompt="a red fox", seed=9, num_inference_steps=8, strength=1, sampler="euler", scheduler="normal"
+    )
+    noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(9))
+    pipeline = build(TINY)
+    pipeline.set_progress_bar_config(disable=True)
+    published = pipeline(
+        prompt=params.prompt,
+        negative_prompt=params.negative_prompt,
+        guidance_scale=params.guidance_scale,
+        num_inference_steps=params.num_inference_steps,
+        latents=noise,
+        height=64,
+        width=64,
+        max_sequence_length=77,
+        output_type="pt",
+    ).images[0]
+    expected = (published.permute(1, 2, 0) * 255).round().to(torch.uint8)
+    assert levels_off(made(engine, params, picture()), expected) <= LEVELS_OFF_MAX
 
 
 def test_velocities_do_not_depend_on_the_batch(model: Model) -> None:

@@ -197,6 +197,23 @@ def test_steps_come_line_by_line(client: httpx.Client) -> None:
     assert last["image"] == client.post(V1, json=request).json()["image"]
 
 
+def test_stream_stays_alive_while_it_waits(serve: Callable[..., Live], model: Model) -> None:
+    """While a request waits its stream repeats where it stands, so that nobody takes it for dead."""
+    gate = Gate(model)
+    live = serve(model=gate, settings=Settings(label="tiny", open_without_keys=True, heartbeat_s=0.05))
+    headers = {"accept": "application/x-ndjson"}
+    with (
+        httpx.Client(base_url=live.url, timeout=TIMEOUT_S, trust_env=False) as client,
+        client.stream("POST", V1, json=body(), headers=headers) as answer,
+    ):
+        lines = answer.iter_lines()
+        waiting = [json.loads(next(lines)) for _ in range(3)]
+        gate.go.set()
+        rest = [json.loads(line) for line in lines]
+    assert waiting == [{"step": 0, "steps": 3}] * 3
+    assert "image" in rest[-1]
+
+
 def test_key_is_asked_for_as_soon_as_there_is_one(live: Live, client: httpx.Client) -> None:
     """Without keys this machine may come in; with one, only who shows it, everywhere."""
     assert client.post(V1, json=body()).status_code == 200
