@@ -144,7 +144,7 @@ def _wire(
 ) -> App:
     store = PictureStore(settings.data_dir / "pictures")
     events = Events()
-    router = Router(backends)
+    router = Router(backends, spill_wait_s=settings.spill_wait_s)
     queue = FairQueue(_limits(settings))
     prices = Prices(settings.price_per_sample, settings.price_per_megapixel_step)
     wallet = Credits(db=db, clock=clock, prices=prices, daily_allowance=settings.daily_allowance)

@@ -46,6 +46,11 @@ class Settings(BaseSettings):
         default=(),
         description="Backends in order of preference, with commas; by default those that are set up.",
     )
+    spill_wait_s: float = Field(
+        default=30,
+        ge=0,
+        description="Seconds that jobs wait for a busy backend before the next of its kind helps out.",
+    )
     data_dir: Path = Field(default=Path("data"), description="Where database and pictures are kept.")
     retention_days: int = Field(default=30, ge=1, description="How long pictures are kept.")
 

@@ -5,10 +5,10 @@ from bot.backends.router import PAUSE_S_MAX, PAUSE_S_MIN, Lane, Router
 from tests.discord.simulator import SKETCHING, Sketcher
 
 
-def _backend(name: str = "sketcher", concurrency_max: int = 2) -> Backend:
+def _backend(name: str = "sketcher", *, concurrency_max: int = 2, uses_model: bool = True) -> Backend:
     capabilities = Capabilities(
         label=name,
-        uses_model=False,
+        uses_model=uses_model,
         reports_progress=False,
         can_cancel=True,
         concurrency_max=concurrency_max,
@@ -73,6 +73,24 @@ def test_a_busy_backend_is_waited_for() -> None:
     router = Router([_backend("first", concurrency_max=1), _backend("second")])
     router.lanes[0].running = 1
     assert router.free_lane(0) is None
+
+
+def test_a_long_wait_spills_over_to_the_next_of_its_kind() -> None:
+    """When a busy backend would keep members waiting for long, the next model helps out."""
+    router = Router([_backend("first", concurrency_max=1), _backend("second")], spill_wait_s=30)
+    router.lanes[0].running = 1
+    assert router.free_lane(0, waiting=1) is None
+    assert router.free_lane(0, waiting=2) is router.lanes[1]
+
+
+def test_nobody_gets_a_painting_for_want_of_patience() -> None:
+    """However long the wait for a model, a backend without one does not step in for it."""
+    painter = _backend("painter", uses_model=False)
+    router = Router([_backend("first", concurrency_max=1), painter], spill_wait_s=30)
+    router.lanes[0].running = 1
+    assert router.free_lane(0, waiting=1000) is None
+    router.lanes[0].trip(0)
+    assert router.free_lane(1, waiting=1000) is router.lanes[1]
 
 
 def test_the_expected_wait_is_learnt() -> None:
