@@ -31,12 +31,16 @@ from bot.backends.painter import Painter
 from bot.client import Img2ImgBot
 from bot.demo_door import open_door
 from bot.params import Img2ImgParams
-from bot.settings import Settings
+from bot.settings import bare_settings
 
 T = TypeVar("T")
 
 STEP_S: Final = 0.35
+#: Enough to play with; a moderator can set it to anything.
+DAILY_ALLOWANCE: Final = 100
 SIMULATED_CDN: Final = "cdn.simcord.invalid"
+#: A slow machine may take long over a large picture.
+SETTLE_TIMEOUT_S: Final = 20.0
 SAMPLE: Final = "sample.jpg"
 TOPIC: Final = "Type /img2img, attach a picture and say what it should show. Only Discord is simulated here."
 WELCOME: Final = """\
@@ -131,12 +135,12 @@ async def open_demo(*, port: int = 0, step_s: float = STEP_S) -> AsyncIterator[D
     folder = Path(tempfile.mkdtemp(prefix="img2img-demo-"))
     clock = DemoClock()
     bot = Img2ImgBot(shard_count=1, cdn_hosts=frozenset({SIMULATED_CDN}))
-    settings = Settings(data_dir=folder, backends=("painter",), _env_file=None)  # type: ignore[call-arg]  # pydantic-settings' own
+    settings = bare_settings(data_dir=folder, backends=("painter",), daily_allowance=DAILY_ALLOWANCE)
     painter = DemoBackend(Painter(pace_s=step_s), clock)
     try:
         async with open_app(settings, fetch=bot.fetch, clock=clock, backends=[painter]) as app:
             bot.app = app
-            env = simcord.Env(bot, shard_count=1)
+            env = simcord.Env(bot, shard_count=1, settle_timeout=SETTLE_TIMEOUT_S)
             env.backend.edit_bot_profile("img2img")
             clock.start(env)
             await env.start()
@@ -176,6 +180,9 @@ async def _page(
 
 async def run_demo(*, port: int, open_browser: bool) -> None:
     """Open the demo and keep it until a signal or the page ends it."""
+    signalled = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, signalled.set)
     async with open_demo(port=port) as demo:
         typer.echo(f"\n  The bot is running in a simulated Discord at\n\n    {demo.url}\n")
         typer.echo(f"  Type /img2img there and attach a picture, for instance\n\n    {demo.sample}\n")
@@ -184,11 +191,11 @@ async def run_demo(*, port: int, open_browser: bool) -> None:
         )
         if open_browser:
             await asyncio.to_thread(webbrowser.open, demo.url)
-        await _ended(demo.preview)
+        await _first_of(signalled.wait(), demo.preview.wait_closed())
 
 
-async def _ended(preview: simcord.Preview) -> None:
-    ending = asyncio.ensure_future(preview.wait_closed())
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, ending.cancel)
-    await asyncio.wait([ending])
+async def _first_of(*endings: Coroutine[Any, Any, Any]) -> None:
+    waiting = [asyncio.create_task(ending) for ending in endings]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()

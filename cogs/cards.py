@@ -174,7 +174,7 @@ def _settings(view: JobView) -> str:
         f"Strength **{params.strength:g}** · {params.num_inference_steps} steps"
         f" · guidance {params.guidance_scale:g} · seed {seeds}"
     )
-    return f"{numbers}\n-# {plain(params.sampler, 40)} · {plain(params.scheduler, 40)}"
+    return f"{numbers}\n-# Sampler {plain(params.sampler, 40)} · scheduler {plain(params.scheduler, 40)}"
 
 
 def _by(view: JobView) -> str:
