@@ -12,7 +12,7 @@ import asyncio
 import fcntl
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -165,14 +165,21 @@ async def open_database(folder: Path) -> AsyncIterator[Database]:
         path = folder / "bot.sqlite3"
         marker = folder / "identity"
         await asyncio.to_thread(_prepare, path, marker)
-        writer = _connect(path)
-        reader = _connect(path, read_only=True)
-        async with writer, reader:
-            database = Database(writer, reader)
-            try:
-                yield database
-            finally:
-                await database.drain()
+        async with opened(path) as database:
+            yield database
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[Database]:
+    """Open a file that `migrate` has made ready, without a lock: several processes may have it open."""
+    writer = _connect(path)
+    reader = _connect(path, read_only=True)
+    async with writer, reader:
+        database = Database(writer, reader)
+        try:
+            yield database
+        finally:
+            await database.drain()
 
 
 class _locked:  # noqa: N801 - used as a function is
@@ -229,7 +236,7 @@ def _prepare(path: Path, marker: Path) -> None:
         connection = connect(path)
         try:
             _check_owner(connection, path, new=missing)
-            _migrate(connection, path)
+            migrate(connection, path)
             _check_identity(connection, path, marker)
         finally:
             connection.close()
@@ -253,9 +260,13 @@ def migrations() -> list[tuple[int, str]]:
     return [(int(f.name[:4]), f.read_text("utf-8")) for f in files]
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Apply the migrations that the file lacks; several processes may do so at once.
+
+    Raises `DatabaseUnfitError` if the file is newer than this program.
+    """
     known = migrations()
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = _version(connection)
     if version > known[-1][0]:
         raise DatabaseUnfitError(f"{path} was written by a newer version of the bot; update this one.")
     for number, sql in known:
@@ -264,13 +275,37 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def apply_migration(connection: sqlite3.Connection, number: int, sql: str) -> None:
-    """Apply one migration and record its version, both in one transaction."""
+    """Apply one migration and record its version, both in one transaction.
+
+    Does nothing if another process has applied it meanwhile.
+    """
+    connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version = {number};\nCOMMIT;")
-    except sqlite3.Error:
+        if _version(connection) < number:
+            for statement in _statements(sql):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute("COMMIT")
+    except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def _statements(sql: str) -> Iterator[str]:
+    """Yield a script's statements one by one: `executescript` would commit before it begins."""
+    statement = ""
+    for piece in sql.split(";"):
+        statement += f"{piece};"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    yield statement
 
 
 def _check_identity(connection: sqlite3.Connection, path: Path, marker: Path) -> None:

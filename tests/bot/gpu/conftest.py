@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.bot.gpu.books import faults, states
+
 if TYPE_CHECKING:
     from bot.gpu.engine import Engine, Limits
     from bot.gpu.model import Model
@@ -50,10 +52,12 @@ def engine(new_engine: Callable[..., Engine]) -> Engine:
 
 @pytest.fixture
 def serve(model: Model, tmp_path: Path) -> Iterator[Callable[..., Live]]:
-    """Return a maker of servers on a loopback port of their own; they end with the test."""
+    """Return a maker of servers on a loopback port of their own; they end with it, all books settled."""
     from tests.bot.gpu.running import Live  # noqa: PLC0415  absent without the extra
 
+    keys_path = tmp_path / "keys.sqlite"
     with ExitStack() as stack:
         yield lambda **given: stack.enter_context(
-            closing(Live(given.pop("model", model), tmp_path / "keys.sqlite", **given))
+            closing(Live(given.pop("model", model), keys_path, **given))
         )
+    assert not keys_path.exists() or (faults(keys_path), states(keys_path)["pending"]) == ([], 0)

@@ -6,7 +6,7 @@ import pytest
 
 from bot.errors import JobGone
 from bot.gpu.records import RECORD_KEPT_S, RECORDS_MAX, Record, Records
-from tests.bot.gpu.test_keys import HandClock
+from tests.clock import HandClock
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_record_is_gone_after_an_hour(records: Records, clock: HandClock) -> Non
     record = done("a", clock)
     records.add(record)
     assert records.output(record.output_id, 0) == b"a"
-    clock.time_s += RECORD_KEPT_S + 1
+    clock.time += RECORD_KEPT_S + 1
     with pytest.raises(JobGone):
         records.find("a", owner=1)
     with pytest.raises(JobGone):

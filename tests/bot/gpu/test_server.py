@@ -238,6 +238,20 @@ def test_only_what_was_made_is_paid(live: Live, client: httpx.Client) -> None:
     assert "Not enough credits" in second.json()["error"]
 
 
+def test_overdrawn_request_is_refused_in_every_form(live: Live, client: httpx.Client) -> None:
+    """Who asks for more than the key has left gets 406 from each address, and keeps what is left."""
+    client.headers["x-api-key"] = live.new_key(credits_given=0.005)
+    request = body(num_inference_steps=100)
+    answers = [
+        client.post(V1, json=request),
+        client.post(V1, json=request, headers={"accept": "application/x-ndjson"}),
+        client.post(V2, json=request),
+    ]
+    assert [answer.status_code for answer in answers] == [406] * 3
+    assert all("the key has 0.005 left" in answer.json()["error"] for answer in answers)
+    assert client.get("/v1/get-user-credits").json()["credits"] == 0.005
+
+
 def test_failed_picture_is_given_back(serve: Callable[..., Live], model: Model) -> None:
     """A picture that fails on the card answers 500, in lines as well, and costs nothing."""
     live = serve(model=Cramped(model, rows_max=0))
