@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -67,21 +67,25 @@ async def open_app(
     fetch: Fetch,
     clock: Clock | None = None,
     backends: Sequence[Backend] = (),
+    over_db: Callable[[Database], Database] = lambda db: db,
+    over_store: Callable[[PictureStore], PictureStore] = lambda store: store,
 ) -> AsyncIterator[App]:
     """Open the app; close all of it, running jobs given their grace, on leaving.
 
     `fetch` gets an attachment's bytes from its address. `backends` stand in for those
-    that the settings name. Raises `OperatorError` with a sentence that says what to do.
+    that the settings name; `over_db` and `over_store` may put something between the app
+    and its disk. Raises `OperatorError` with a sentence that says what to do.
     """
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
-        db = await _open_database(stack, settings)
+        db = over_db(await _open_database(stack, settings))
         made = backends or [make_backend(name, settings, clock) for name in settings.backends_in_use]
         for backend in made:
             stack.push_async_callback(backend.aclose)
         pool = PicturePool(children=settings.decoder_children)
         stack.push_async_callback(pool.aclose)
-        app = _wire(settings, clock, db, made, pool, fetch, stack)
+        store = over_store(PictureStore(settings.data_dir / "pictures"))
+        app = _wire(settings, clock, db, store, made, pool, fetch, stack)
         await app.reconcile()
         yield app
 
@@ -110,12 +114,12 @@ def _wire(
     settings: Settings,
     clock: Clock,
     db: Database,
+    store: PictureStore,
     backends: Sequence[Backend],
     pool: PicturePool,
     fetch: Fetch,
     stack: AsyncExitStack,
 ) -> App:
-    store = PictureStore(settings.data_dir / "pictures")
     events = Events()
     router = Router(backends)
     queue = FairQueue(_limits(settings))

@@ -40,8 +40,13 @@ class Img2ImgBot(commands.AutoShardedBot):
     """The client. It needs no privileged intent and caches no members or messages."""
 
     def __init__(
-        self, *, shard_count: int | None = None, cdn_hosts: frozenset[str] = DISCORD_HOSTS
+        self,
+        *,
+        shard_count: int | None = None,
+        cdn_hosts: frozenset[str] = DISCORD_HOSTS,
+        servers_wait_s: float = 2.0,
     ) -> None:
+        """Get ready to connect; `servers_wait_s` after the last server is announced, it is ready."""
         super().__init__(
             command_prefix=commands.when_mentioned,
             help_command=None,
@@ -54,11 +59,11 @@ class Img2ImgBot(commands.AutoShardedBot):
             allowed_contexts=discord.app_commands.AppCommandContext(guild=True),
             allowed_installs=discord.app_commands.AppInstallationType(guild=True),
             shard_count=shard_count,
+            guild_ready_timeout=servers_wait_s,
         )
         self._cdn_hosts = cdn_hosts
         self._app: App | None = None
         self._presses: dict[str, Press] = {}
-        self._recovered = False
 
     @property
     def app(self) -> App:
@@ -81,11 +86,16 @@ class Img2ImgBot(commands.AutoShardedBot):
         return await self.http.get_from_cdn(url)
 
     async def setup_hook(self) -> None:
-        """Load every extension, loudly; register buttons; sync commands if they changed."""
+        """Load every extension, loudly; register buttons; sync commands; take up unfinished jobs.
+
+        This is after the login, so that Discord can be told of them, and before the
+        gateway, so that no new job can be taken for one that a crash left behind.
+        """
         self.add_dynamic_items(JobButton)
         for extension in EXTENSIONS:
             await self.load_extension(extension)
         await self._sync_if_changed()
+        await self.app.dispatcher.recover()
 
     async def _sync_if_changed(self) -> None:
         """Send the commands to Discord only when they differ: it allows few such calls a day."""
@@ -100,11 +110,8 @@ class Img2ImgBot(commands.AutoShardedBot):
         await self.app.db.write(lambda tx: guilds.remember(tx, key="commands", value=stamp))
 
     async def on_ready(self) -> None:
-        """Take up unfinished jobs, once, when Discord can be told of them."""
-        if not self._recovered:
-            self._recovered = True
-            await self.app.dispatcher.recover()
-            log.info("Ready as %s in %d servers", self.user, len(self.guilds))
+        """Say so in the log; it happens again after a new session."""
+        log.info("Ready as %s in %d servers", self.user, len(self.guilds))
 
     # ---------------------------------------------------------------- buttons
 

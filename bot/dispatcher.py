@@ -11,6 +11,7 @@ import logging
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from bot.backends.base import Generation, Picture, Progress
 from bot.backends.router import Lane, Router
@@ -45,6 +46,9 @@ from db.database import Database
 from db.jobs import Job, Result
 
 log = logging.getLogger(__name__)
+
+#: The last ends before a start are told again: a crash may have come between an end and its telling.
+TOLD_AGAIN_S: Final = 60.0
 
 RESTARTED = "The bot was restarted while making this picture. It cost you nothing; please try again."
 BROKE = "Something broke while making this picture. It cost you nothing; please try again."
@@ -92,9 +96,11 @@ class Dispatcher:
     # ------------------------------------------------------------ life of the bot
 
     async def recover(self) -> None:
-        """Take up every unfinished job by its state. Call once, before any new job."""
+        """Take up every unfinished job by its state and tell the last ends again. Call once, before new jobs."""
         for job in await self._db.read(rows.unfinished):
             await self._take_up(job)
+        for job in await self._db.read(lambda tx: rows.ended_last(tx, within_s=TOLD_AGAIN_S)):
+            self._events.emit(JobFailed(job.id) if job.state == "failed" else JobCancelled(job.id))
 
     async def _take_up(self, job: Job) -> None:
         if job.state == "rendered":

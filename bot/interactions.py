@@ -10,6 +10,7 @@ import logging
 import re
 from typing import Any, Final, Self
 
+import aiohttp
 import discord
 from discord import app_commands, ui
 
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 #: Unknown interaction, already acknowledged, invalid webhook token: nobody is there to be told.
 GONE_CODES: Final = frozenset({10062, 40060, 50027, 10015})
+#: What a request to Discord raises: an answer of its own, or trouble on the way there and back.
+TROUBLE: Final = (discord.HTTPException, aiohttp.ClientError, OSError)
 NO_MENTIONS: Final = discord.AllowedMentions.none()
 BROKEN: Final = "Something broke on our side and nothing was charged. Please try again in a minute."
 
@@ -62,7 +65,7 @@ async def reply(interaction: discord.Interaction, text: str) -> None:
             await interaction.followup.send(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
         else:
             await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
-    except discord.HTTPException as error:
+    except TROUBLE as error:
         if not is_gone(error):
             log.warning("A private answer could not be sent: %s", error)
 

@@ -6,12 +6,11 @@ import asyncio
 import logging
 from typing import Any
 
-import discord
 from discord.ext import commands, tasks
 
 from bot.client import Img2ImgBot
 from bot.events import Event, OperatorAlert
-from bot.interactions import NO_MENTIONS
+from bot.interactions import NO_MENTIONS, TROUBLE
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class Operator(commands.Cog):
         try:
             info = await self._bot.application_info()
             await info.owner.send(f"⚠️ {sentence}", allowed_mentions=NO_MENTIONS)
-        except (discord.HTTPException, OSError) as error:
+        except TROUBLE as error:
             log.warning("The owner could not be reached: %s", error)
 
     @tasks.loop(hours=1)

@@ -28,7 +28,7 @@ from bot.events import (
     JobRendered,
     JobStarted,
 )
-from bot.interactions import NO_MENTIONS
+from bot.interactions import NO_MENTIONS, TROUBLE
 from bot.jobs import JobView
 from cogs import cards
 from cogs.mailbox import Mailbox, NowhereToPost, filenames_of
@@ -169,7 +169,7 @@ class Results(commands.Cog):
             card.shown, card.edited_at = face, self._now()
             try:
                 await self._mailbox.edit(view, _layout(view, face))
-            except (discord.HTTPException, OSError, NowhereToPost) as error:
+            except (*TROUBLE, NowhereToPost) as error:
                 log.info("The card of job %d could not be edited: %s", card.job_id, error)
 
     def _progressed(self, job_id: int, step: int, steps: int) -> None:
@@ -228,14 +228,26 @@ class Results(commands.Cog):
 
     async def _show_end(self, job_id: int) -> None:
         await self._close(job_id)
+        for wait_s in (0.0, *DELIVERY_WAITS_S):
+            if wait_s:
+                await self._app.clock.sleep(wait_s)
+            if await self._try_end(job_id):
+                return
+
+    async def _try_end(self, job_id: int) -> bool:
+        """Edit the card of a job that made no picture; False if another try is due."""
         view = await self._app.jobs.find(job_id)
         if view is None:
-            return
+            return True
         layout = cards.failed_card(view) if view.job.state == "failed" else cards.cancelled_card(view)
         try:
             await self._mailbox.edit(view, layout)
-        except (discord.HTTPException, OSError, NowhereToPost) as error:
-            log.warning("The end of job %d could not be shown: %s", job_id, error)
+        except NowhereToPost as error:
+            log.info("The end of job %d can be shown nowhere: %s", job_id, error)
+        except TROUBLE as error:
+            log.warning("The end of job %d could not be shown yet: %s", job_id, error)
+            return False
+        return True
 
     async def _refuse(self, job_id: int, sentence: str) -> None:
         await self._close(job_id)
@@ -266,7 +278,7 @@ class Results(commands.Cog):
             log.warning("Job %d stays in the history: %s", job_id, error)
             await self._app.jobs.undeliverable(job_id)
             return True
-        except (discord.HTTPException, OSError) as error:
+        except TROUBLE as error:
             log.warning("Job %d could not be posted yet: %s", job_id, error)
             return False
         await self._app.jobs.delivered(job_id)
