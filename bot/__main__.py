@@ -36,13 +36,10 @@ def run() -> None:
 
 
 async def _run(settings: Settings, token: str) -> None:
-    from bot.app import open_app  # noqa: PLC0415 - `--help` need not load Discord's library
-    from bot.client import Img2ImgBot, run_until_stopped  # noqa: PLC0415
+    from bot.client import Img2ImgBot  # noqa: PLC0415 - `--help` need not load Discord's library
+    from bot.supervisor import supervise  # noqa: PLC0415
 
-    client = Img2ImgBot()
-    async with open_app(settings, fetch=client.fetch) as app:
-        client.app = app
-        await run_until_stopped(client, token)
+    await supervise(settings, token, make_client=Img2ImgBot)
 
 
 @cli.command()

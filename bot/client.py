@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,7 +14,7 @@ import discord
 from discord.ext import commands
 
 from bot.app import App
-from bot.errors import JobGone, OperatorError, UnusablePicture
+from bot.errors import JobGone, UnusablePicture
 from bot.interactions import NO_MENTIONS, JobButton, Tree
 from db import guilds
 
@@ -33,6 +32,7 @@ DISCORD_HOSTS: Final = frozenset(
     }
 )
 
+Farewell = Callable[[], Awaitable[None]]
 Press = Callable[[discord.Interaction[Any], JobButton], Awaitable[None]]
 
 
@@ -64,6 +64,7 @@ class Img2ImgBot(commands.AutoShardedBot):
         self._cdn_hosts = cdn_hosts
         self._app: App | None = None
         self._presses: dict[str, Press] = {}
+        self._farewells: list[Farewell] = []
 
     @property
     def app(self) -> App:
@@ -113,6 +114,20 @@ class Img2ImgBot(commands.AutoShardedBot):
         """Say so in the log; it happens again after a new session."""
         log.info("Ready as %s in %d servers", self.user, len(self.guilds))
 
+    # --------------------------------------------------------------- the end
+
+    def before_close(self, farewell: Farewell) -> None:
+        """Let `farewell` run before the client is closed in good order."""
+        self._farewells.append(farewell)
+
+    async def say_farewell(self, timeout_s: float) -> None:
+        """Let everything that is still to be shown be shown, for at most `timeout_s`."""
+        tasks = [asyncio.ensure_future(farewell()) for farewell in self._farewells]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+
     # ---------------------------------------------------------------- buttons
 
     def on_press(self, operation: str, press: Press) -> None:
@@ -125,32 +140,3 @@ class Img2ImgBot(commands.AutoShardedBot):
         if press is None:
             raise JobGone
         await press(interaction, button)
-
-
-async def run_until_stopped(client: Img2ImgBot, token: str) -> None:
-    """Run the client until SIGTERM or SIGINT. Raises `OperatorError` for a token Discord refuses."""
-    loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    async with client:
-        running = asyncio.create_task(_start(client, token))
-        stopping = asyncio.create_task(stopped.wait())
-        await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            stopping.cancel()
-            running.result()
-        else:
-            log.info("Stopping: running jobs may finish")
-            await client.app.dispatcher.drain(client.app.settings.shutdown_grace_s)
-            await client.close()
-            await asyncio.gather(running, return_exceptions=True)
-
-
-async def _start(client: Img2ImgBot, token: str) -> None:
-    try:
-        await client.start(token)
-    except discord.LoginFailure as error:
-        raise OperatorError(
-            "Discord refuses the token; put the right one into IMG2IMG_DISCORD_TOKEN."
-        ) from error

@@ -25,6 +25,7 @@ from bot.errors import (
     UserError,
 )
 from bot.events import (
+    BotStopping,
     Event,
     Events,
     InputRefused,
@@ -92,13 +93,19 @@ class Dispatcher:
         self._unwanted: set[int] = set()
         self._retry_later: asyncio.Task[None] | None = None
         self._draining = False
+        self._recovered = False
 
     # ------------------------------------------------------------ life of the bot
 
     async def recover(self) -> None:
-        """Take up every unfinished job by its state and tell the last ends again. Call once, before new jobs."""
+        """Take up every unfinished job by its state and tell the last ends again.
+
+        Call it before any new job. Called again, it only says anew where each job stands.
+        """
+        take_up = self._announce if self._recovered else self._take_up
+        self._recovered = True
         for job in await self._db.read(rows.unfinished):
-            await self._take_up(job)
+            await take_up(job)
         for job in await self._db.read(lambda tx: rows.ended_last(tx, within_s=TOLD_AGAIN_S)):
             self._events.emit(JobFailed(job.id) if job.state == "failed" else JobCancelled(job.id))
 
@@ -112,6 +119,13 @@ class Dispatcher:
         else:
             await self._fail(job.id, RESTARTED)
 
+    async def _announce(self, job: Job) -> None:
+        """Say again where a job of this life stands, to listeners that are new."""
+        if job.state == "rendered":
+            self._events.emit(JobRendered(job.id))
+        elif job.state == "queued" and self._queue.place(job.id) is not None:
+            self._events.emit(JobQueued(job.id, is_new=False))
+
     async def drain(self, grace_s: float) -> None:
         """Start nothing more, let running jobs finish for `grace_s`, then stop them where they are.
 
@@ -120,12 +134,15 @@ class Dispatcher:
         self._draining = True
         if self._retry_later:
             self._retry_later.cancel()
+        self._events.emit(BotStopping(self.order()))
         if self._running:
             await asyncio.wait(self._running, timeout=grace_s)
         left = [*self._running, *self._calls.values()]
         for task in left:
             task.cancel()
+        unfinished = tuple(self._calls)
         await asyncio.gather(*left, return_exceptions=True)
+        self._events.emit(BotStopping(unfinished))
 
     # --------------------------------------------------------------------- queue
 

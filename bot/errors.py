@@ -7,6 +7,7 @@
     │   ├── NotAllowed                not this person, not this place
     │   ├── NotEnoughCredits          says what is missing and when enough is back
     │   ├── QueueFull                 says for whom, and to come back
+    │   ├── AlreadyAsked              this very request was taken before
     │   ├── JobGone                   a button of something that is not there any more
     │   └── Paused                    the bot is not taking work just now
     ├── BackendError              a backend made no picture: the job fails, its hold is voided
@@ -56,6 +57,10 @@ class NotEnoughCredits(UserError):
 
 class QueueFull(UserError):
     """The queue is full. Please try again in a few minutes."""
+
+
+class AlreadyAsked(UserError):
+    """Your picture is under way already. It comes in its card by itself."""
 
 
 class JobGone(UserError):

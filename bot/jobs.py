@@ -9,7 +9,7 @@ from typing import Final
 from bot.clock import Clock
 from bot.credits import MEGAPIXEL, Credits
 from bot.dispatcher import Dispatcher
-from bot.errors import JobGone, NotAllowed, Paused
+from bot.errors import AlreadyAsked, JobGone, NotAllowed, Paused
 from bot.inputs import Source, check_size, is_normal_size, normal_pixels
 from bot.params import Img2ImgParams, random_seed
 from bot.queue import FairQueue
@@ -140,6 +140,9 @@ class Jobs:
         return job
 
     def _store(self, tx: sqlite3.Connection, job: Job) -> None:
+        if rows.get(tx, job.id) is not None:
+            # Discord sends an interaction again when its gateway is resumed.
+            raise AlreadyAsked
         rows.insert(tx, replace(job, day=self._credits.today(tx)))
         self._credits.hold(tx, job_id=job.id, guild_id=job.guild_id, user_id=job.user_id, amount=job.price)
 

@@ -52,7 +52,12 @@ class Running:
     wait_s: float = 0
 
 
-Face = Waiting | Running
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The bot stops: the job goes on after its restart."""
+
+
+Face = Waiting | Running | Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,12 @@ def running_card(view: JobView, face: Running) -> ui.LayoutView:
         f"{head}\n{_asked(view)}\n-# {_by(view)} · costs at most {credits_text(view.job.price)}"
     )
     return _card(RUNNING_COLOUR, text, *([_row(_cancel_button(view))] if face.can_cancel else []))
+
+
+def held_card(view: JobView) -> ui.LayoutView:
+    """Return the card of a job that goes on after a restart."""
+    head = "### 💤 The bot is being restarted\nYour picture comes by itself when it is back."
+    return _card(WAITING_COLOUR, ui.TextDisplay(f"{head}\n{_asked(view)}\n-# {_by(view)}"))
 
 
 def result_card(view: JobView, maker: Maker, filenames: list[str]) -> ui.LayoutView:

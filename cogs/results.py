@@ -19,6 +19,7 @@ from discord.ext import commands
 from bot.client import Img2ImgBot
 from bot.errors import BotError
 from bot.events import (
+    BotStopping,
     Event,
     InputRefused,
     JobCancelled,
@@ -74,6 +75,8 @@ class Results(commands.Cog):
         self._tasks: set[asyncio.Task[None]] = set()
         self._places: asyncio.Task[None] | None = None
         self._delivering = asyncio.Semaphore(DELIVERIES_AT_ONCE_MAX)
+        self._stopping = False
+        bot.before_close(self._finish)
         self._unsubscribe = bot.app.events.subscribe(self._heard)
 
     async def cog_unload(self) -> None:
@@ -102,7 +105,7 @@ class Results(commands.Cog):
 
     # -------------------------------------------------------------- what is heard
 
-    def _heard(self, event: Event) -> None:
+    def _heard(self, event: Event) -> None:  # noqa: C901 - one case an event
         match event:
             case JobQueued(job_id, is_new):
                 self._queued(job_id, is_new=is_new)
@@ -119,6 +122,10 @@ class Results(commands.Cog):
             case JobFailed(job_id) | JobCancelled(job_id):
                 self._spawn(self._show_end(job_id))
                 self._places_moved()
+            case BotStopping(job_ids):
+                self._stopping = True
+                for job_id in job_ids:
+                    self._spawn(self._hold(job_id))
             case _:
                 pass
 
@@ -144,7 +151,7 @@ class Results(commands.Cog):
     def _want(self, job_id: int, face: cards.Face) -> None:
         """Let the card show `face` soon: edits are spaced and only the newest is sent."""
         card = self._cards.get(job_id)
-        if card is None or card.closed or face == card.shown:
+        if card is None or card.closed or self._stopping or face == card.shown:
             return
         card.wanted = face
         if card.updater is None:
@@ -171,6 +178,17 @@ class Results(commands.Cog):
                 await self._mailbox.edit(view, _layout(view, face))
             except (*TROUBLE, NowhereToPost) as error:
                 log.info("The card of job %d could not be edited: %s", card.job_id, error)
+
+    async def _hold(self, job_id: int) -> None:
+        """Tell on a card that its job goes on after the restart."""
+        if card := self._cards.get(job_id):
+            await card.posted.wait()
+            await self._show(card, cards.Held())
+
+    async def _finish(self) -> None:
+        """Wait until all that has ended is delivered, and all that waits says why."""
+        while busy := self._tasks - {self._places, *(card.updater for card in self._cards.values())}:
+            await asyncio.wait(busy)
 
     def _progressed(self, job_id: int, step: int, steps: int) -> None:
         if card := self._cards.get(job_id):
@@ -302,6 +320,8 @@ class Results(commands.Cog):
 
 
 def _layout(view: JobView, face: cards.Face) -> ui.LayoutView:
+    if isinstance(face, cards.Held):
+        return cards.held_card(view)
     if isinstance(face, cards.Waiting):
         return cards.waiting_card(view, face)
     return cards.running_card(view, face)

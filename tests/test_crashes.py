@@ -12,19 +12,17 @@ from pathlib import Path
 import pytest
 
 from bot.errors import BackendFailed, BackendUnsure
-from db import jobs as rows
-from db import ledger
 from tests.crashing import Crash, WatchedBackend
 from tests.discord.simulator import a_picture
 from tests.discord.wire import Wire, open_wire
 from tests.discord.wired import Brush, Life, eventually, living
+from tests.promises import check_promises
 
 PICTURE = a_picture((64, 64))
 #: Fewer would mean that a commit or an effect is not watched any more.
 POINTS_MIN = 55
 PAIRS_MIN = 300
 LIFE_S_MAX = 20
-ENDED = ("delivered", "undeliverable", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +147,8 @@ async def _live(stage: Stage, crash: Crash, scene: Scene | None, *, last: bool) 
             acting.result()
             assert crash.at is None, f"never passed {crash.at}"
             if last:
-                await _check(stage, life)
+                await check_promises(life.app.db, life.app.store, stage.wire)
+                assert all(calls <= 2 for calls in stage.provider.calls.values())
 
 
 async def _acting(stage: Stage, life: Life, scene: Scene | None) -> None:
@@ -159,30 +158,6 @@ async def _acting(stage: Stage, life: Life, scene: Scene | None) -> None:
     elif stage.brush.gate is not None:
         stage.open_gate()
     await life.settled()
-
-
-async def _check(stage: Stage, life: Life) -> None:
-    """Every promise of the ledger, on what is left in the end."""
-    assert await life.books() == []
-    for job in await life.app.db.read(
-        lambda tx: [rows.get(tx, r[0]) for r in tx.execute("SELECT id FROM job")]
-    ):
-        assert job is not None
-        assert job.state in ENDED
-        assert job.attempt <= 2
-        transfers = await life.app.db.read(lambda tx, j=job.id: ledger.transfers_of_job(tx, j))  # type: ignore[misc]  # a default binds j
-        results = await life.app.db.read(lambda tx, j=job.id: rows.results(tx, j))  # type: ignore[misc]  # likewise
-        paid = [transfer.state for transfer in transfers]
-        assert paid == (["posted"] if job.state in ("delivered", "undeliverable") else ["voided"])
-        assert bool(results) == (paid == ["posted"])
-        for result in results:
-            assert await life.app.store.get(result.hash)
-        stale = [m for m in stage.wire.messages.values() if f"i2i:cancel:{job.id}" in str(m.body)]
-        assert not stale or job.token in stage.wire.expired
-        shown = [m for m in stage.wire.messages.values() if any(str(job.id) in name for name in m.files)]
-        assert len(shown) == (job.state == "delivered")
-    assert all(calls <= 2 for calls in stage.provider.calls.values())
-    assert stage.wire.complaints == []
 
 
 async def _points(folder: Path) -> list[tuple[Scene, str]]:

@@ -18,6 +18,7 @@ from bot.client import Img2ImgBot
 from bot.params import Img2ImgParams
 from bot.settings import Settings
 from bot.store import PictureStore
+from bot.supervisor import Supervisor
 from db import jobs as rows
 from db import ledger
 from db.database import Database
@@ -62,7 +63,7 @@ class Life:
     """One life of the bot, from its start to its end or death."""
 
     app: App
-    bot: WireBot
+    supervisor: Supervisor
     running: asyncio.Task[None]
     killed: bool = False
 
@@ -83,7 +84,8 @@ class Life:
     async def settled(self) -> None:
         """Wait until every job has ended and every card shows it."""
         await self.drained()
-        results: Any = self.bot.get_cog("Results")
+        assert self.supervisor._client is not None
+        results: Any = self.supervisor._client.get_cog("Results")
         await eventually(lambda: not results._tasks - {results._places})
 
     async def spent(self) -> int:
@@ -107,23 +109,21 @@ async def living(
     """Start the bot and wait until it is online and has taken up its jobs; stop it at once at the end."""
     options = {"decoder_children": 1, "shutdown_grace_s": 0, **settings}
     made = Settings(data_dir=folder, _env_file=None, **options)  # type: ignore[call-arg]  # the tests' own values
-    bot = WireBot(wire.url.removesuffix("/api/v10"))
+    supervisor = Supervisor(lambda: WireBot(wire.url.removesuffix("/api/v10")))
     with pointed_at(wire.url, wire.gateway):
         async with open_app(
-            made, fetch=bot.fetch, backends=backends, over_db=over_db, over_store=over_store
+            made, fetch=supervisor.fetch, backends=backends, over_db=over_db, over_store=over_store
         ) as app:
-            bot.app = app
-            running = asyncio.create_task(bot.start(token))
+            running = asyncio.create_task(supervisor.run(app, token))
             try:
-                life = Life(app, bot, running)
+                life = Life(app, supervisor, running)
                 yield life
-                if running.done() and not life.killed:
-                    running.result()
             finally:
-                await app.dispatcher.drain(0)
-                await bot.close()
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+                supervisor.stop()
+                supervisor.stop()
+                await asyncio.wait([running])
+                if not life.killed and not running.cancelled():
+                    running.result()
 
 
 BRUSH = Capabilities(
