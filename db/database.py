@@ -161,7 +161,7 @@ async def open_database(folder: Path) -> AsyncIterator[Database]:
     than this program, or damaged.
     """
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
-    with _locked(folder / "lock"):
+    with locked(folder / "lock"):
         path = folder / "bot.sqlite3"
         marker = folder / "identity"
         await asyncio.to_thread(_prepare, path, marker)
@@ -175,7 +175,9 @@ async def open_database(folder: Path) -> AsyncIterator[Database]:
                 await database.drain()
 
 
-class _locked:  # noqa: N801 - used as a function is
+class locked:  # noqa: N801 - used as a function is
+    """Holds a lock file, so that no second process uses the folder. Raises `DatabaseUnfitError`."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[str] | None = None

@@ -151,9 +151,8 @@ async def _kill_often(yard: Yard, *, kills: int, seed: int) -> None:
     await yard.drained()
     assert await yard.end(signal.SIGTERM) == 0
     await yard.check()
-    print(
-        f"\n{kills} kills, seed {seed}, {len(yard.calls())} jobs called for, {time.perf_counter() - began:.0f} s"
-    )
+    took_s = time.perf_counter() - began
+    print(f"\n{kills} kills, seed {seed}, {len(yard.calls())} jobs called for, {took_s:.0f} s")
 
 
 async def test_a_few_kills_lose_nothing(tmp_path: Path) -> None:
