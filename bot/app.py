@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -46,10 +47,15 @@ class App:
 
     async def reconcile(self) -> list[str]:
         """Prove the books; where they do not add up, stop spending and alert the operator."""
-        faults = await self.db.read(ledger.reconcile)
-        self.jobs.paused = BOOKS_WRONG if faults else None
-        for fault in faults:
-            self.events.emit(OperatorAlert(f"{BOOKS_WRONG} {fault}"))
+        try:
+            faults = await self.db.read(ledger.reconcile)
+        except sqlite3.DatabaseError as error:
+            faults = [f"The database can't be read ({error}); restore it from a backup."]
+        if self.jobs.paused in (None, BOOKS_WRONG):
+            self.jobs.paused = BOOKS_WRONG if faults else None
+        if faults:
+            more = f" And {len(faults) - 1} more faults." if len(faults) > 1 else ""
+            self.events.emit(OperatorAlert(f"{BOOKS_WRONG} {faults[0]}{more}"))
         return faults
 
     async def sweep(self) -> int:
@@ -121,6 +127,7 @@ def _wire(
     stack: AsyncExitStack,
 ) -> App:
     events = Events()
+    db.on_broken = lambda sentence: events.emit(OperatorAlert(f"{sentence} Jobs wait until it can."))
     router = Router(backends)
     queue = FairQueue(_limits(settings))
     prices = Prices(settings.price_per_sample, settings.price_per_megapixel_step)

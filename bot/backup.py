@@ -133,7 +133,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _proved(path: Path, *, since: float) -> tuple[set[str], int]:
-    """Return the pictures that the copied books name, and how many jobs there are; raise if they are wrong."""
+    """Return the pictures that the copied books name, and the number of jobs; raise if they are wrong."""
     with closing(connect(path, read_only=True)) as connection:
         faults = [row[0] for row in connection.execute("PRAGMA integrity_check(3)") if row[0] != "ok"]
         faults += [

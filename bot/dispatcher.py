@@ -19,9 +19,10 @@ from bot.clock import Clock
 from bot.credits import Credits
 from bot.errors import (
     BackendDown,
-    BackendError,
+    BackendUnreachable,
     BackendUnsure,
     BotError,
+    OperatorError,
     UserError,
 )
 from bot.events import (
@@ -43,13 +44,16 @@ from bot.params import Img2ImgParams
 from bot.queue import FairQueue, Ticket
 from bot.store import PictureStore
 from db import jobs as rows
-from db.database import Database
+from db.database import Database, DatabaseBrokenError, T, Unit
 from db.jobs import Job, Result
 
 log = logging.getLogger(__name__)
 
 #: The last ends before a start are told again: a crash may have come between an end and its telling.
 TOLD_AGAIN_S: Final = 60.0
+
+DISK_WAIT_S_MIN: Final = 1.0
+DISK_WAIT_S_MAX: Final = 60.0
 
 RESTARTED = "The bot was restarted while making this picture. It cost you nothing; please try again."
 BROKE = "Something broke while making this picture. It cost you nothing; please try again."
@@ -247,7 +251,7 @@ class Dispatcher:
             claimed = rows.claim(tx, job_id=job_id, backend=lane.backend.name, now=self._clock.now())
             return job if claimed else None
 
-        return await self._db.write(unit)
+        return await self._write(unit)
 
     async def _call(self, job: Job, lane: Lane, image: bytes) -> Generation | None:
         """Call the backend; None if its requester cancelled meanwhile."""
@@ -290,27 +294,58 @@ class Dispatcher:
             self._credits.settle(tx, job_id=job.id, charged=charged)
             return rows.render(tx, job_id=job.id, pictures=results, charged=charged, now=self._clock.now())
 
-        await self._db.write(unit)
+        await self._write(unit)
         self._events.emit(JobRendered(job.id))
 
     async def _not_made(self, job_id: int, lane: Lane, error: BotError) -> Job | None:
         log.warning("Job %d on %s: %s %s", job_id, lane.backend.name, error, error.detail)
-        if isinstance(error, BackendDown):
-            self._trip(lane, error)
-        elsewhere = isinstance(error, BackendDown) and self._router.preferred(self._clock.now())
-        if isinstance(error, BackendUnsure) or elsewhere:
-            again = await self._db.write(lambda tx: _requeue(tx, job_id))
+        self._judge(lane, error)
+        if self._is_worth_another_try(lane, error):
+            again = await self._write(lambda tx: _requeue(tx, job_id))
             if again is not None:
                 return again
         await self._fail(job_id, str(error))
         return None
 
-    def _trip(self, lane: Lane, error: BackendError) -> None:
-        if lane.trip(self._clock.now()):
+    def _judge(self, lane: Lane, error: BotError) -> None:
+        """Open the backend's breaker where the error says that it is out of use."""
+        now = self._clock.now()
+        if isinstance(error, OperatorError):
+            self._events.emit(OperatorAlert(f"{error} ({error.detail})"))
+        elif isinstance(error, BackendDown):
+            self._alert(lane, error, opened=lane.trip(now))
+        elif isinstance(error, (BackendUnreachable, BackendUnsure)):
+            self._alert(lane, error, opened=lane.stumble(now))
+
+    def _alert(self, lane: Lane, error: BotError, *, opened: bool) -> None:
+        if opened:
             label = lane.backend.capabilities.label
             sentence = f"{label} is out of use: {error.detail or error} Jobs wait and are tried again."
             log.error(sentence)
             self._events.emit(OperatorAlert(sentence))
+
+    def _is_worth_another_try(self, lane: Lane, error: BotError) -> bool:
+        """Tell whether the job may go back in line: to another backend, or to wait for this one."""
+        now = self._clock.now()
+        if isinstance(error, BackendUnreachable):
+            return lane.is_paused(now) or self._router.preferred(now) is not lane
+        elsewhere = isinstance(error, BackendDown) and self._router.preferred(now) is not None
+        return isinstance(error, BackendUnsure) or elsewhere
+
+    async def _write(self, unit: Unit[T]) -> T:
+        """Commit a change of a job's state, however long the disk won't have it.
+
+        A job that waits here keeps its place at its backend, so that nothing new is
+        started, and nothing spent, that could not be recorded either.
+        """
+        wait_s = DISK_WAIT_S_MIN
+        while True:
+            try:
+                return await self._db.write(unit)
+            except DatabaseBrokenError:
+                log.exception("A change waits for the disk")
+                await self._clock.sleep(wait_s)
+                wait_s = min(wait_s * 2, DISK_WAIT_S_MAX)
 
     async def _fail(self, job_id: int, sentence: str) -> None:
         await self._end_failed(job_id, sentence, JobFailed(job_id))
@@ -323,7 +358,7 @@ class Dispatcher:
             self._credits.release(tx, job_id=job_id)
             return rows.fail(tx, job_id=job_id, failure=sentence, now=self._clock.now())
 
-        if await self._db.write(unit):
+        if await self._write(unit):
             self._events.emit(event)
 
     def _input_refused(self, job_id: int, error: UserError) -> None:
@@ -355,7 +390,7 @@ class Dispatcher:
             self._credits.release(tx, job_id=job_id)
             return rows.cancel(tx, job_id=job_id, from_state=from_state, now=self._clock.now())
 
-        cancelled = await self._db.write(unit)
+        cancelled = await self._write(unit)
         if cancelled:
             self._events.emit(JobCancelled(job_id))
         return cancelled

@@ -13,6 +13,7 @@
     ├── BackendError              a backend made no picture: the job fails, its hold is voided
     │   ├── BackendRefused            the request itself was refused (an option, the picture)
     │   ├── BackendFailed             the backend broke; trying again by itself would not help
+    │   │   └── BackendUnreachable        nothing went out: three in a row, and it is left alone for a while
     │   ├── BackendUnsure             it may have worked, nobody can tell: once more at our cost
     │   ├── BackendThrottled          told to slow down for longer than a call may last
     │   └── BackendDown               stop calling it, tell the operator
@@ -81,6 +82,10 @@ class BackendRefused(BackendError):
 
 class BackendFailed(BackendError):
     """The picture service failed on this request. It cost you nothing; please try again."""
+
+
+class BackendUnreachable(BackendFailed):
+    """The picture service can't be reached just now. It cost you nothing; please try again in a minute."""
 
 
 class BackendUnsure(BackendError):

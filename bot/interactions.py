@@ -15,6 +15,7 @@ import discord
 from discord import app_commands, ui
 
 from bot.errors import BotError, NotAllowed
+from db.database import DatabaseBrokenError
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,10 @@ GONE_CODES: Final = frozenset({10062, 40060, 50027, 10015})
 #: What a request to Discord raises: an answer of its own, or trouble on the way there and back.
 TROUBLE: Final = (discord.HTTPException, aiohttp.ClientError, OSError)
 NO_MENTIONS: Final = discord.AllowedMentions.none()
+NO_DISK: Final = (
+    "The bot can't store anything just now, so nothing was charged."
+    " Its operator has been told; please try again in a few minutes."
+)
 BROKEN: Final = "Something broke on our side and nothing was charged. Please try again in a minute."
 
 
@@ -31,6 +36,8 @@ def sentence_of(error: BaseException) -> str | None:
     if isinstance(error, BotError):
         when = f" <t:{int(error.until)}:R>." if error.until is not None else ""
         return f"{error}{when}"
+    if isinstance(error, DatabaseBrokenError):
+        return NO_DISK
     if isinstance(error, app_commands.NoPrivateMessage):
         return "That works only in a server, not in a direct message."
     if isinstance(error, (app_commands.MissingPermissions, app_commands.CheckFailure)):

@@ -71,6 +71,7 @@ class Supervisor:
             staying.result()
             return
         await self._stop(app)
+        # The client closes itself on its way out, which nothing may interrupt half-way.
         staying.cancel()
         await asyncio.gather(staying, return_exceptions=True)
 
@@ -114,4 +115,3 @@ class Supervisor:
         await app.dispatcher.drain(grace_s - showing_s)
         if self._client is not None:
             await self._client.say_farewell(showing_s)
-            await self._client.close()

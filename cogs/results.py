@@ -33,6 +33,7 @@ from bot.interactions import NO_MENTIONS, TROUBLE
 from bot.jobs import JobView
 from cogs import cards
 from cogs.mailbox import Mailbox, NowhereToPost, filenames_of
+from db.database import DatabaseBrokenError
 from db.jobs import Job
 
 log = logging.getLogger(__name__)
@@ -99,9 +100,16 @@ class Results(commands.Cog):
                 view=_layout(view, card.shown), ephemeral=job.private, allowed_mentions=NO_MENTIONS
             )
             if answer.message_id is not None:
-                await self._app.jobs.shown_at(job.id, message_id=answer.message_id, channel_id=job.channel_id)
+                await self._remember(job, answer.message_id)
         finally:
             card.posted.set()
+
+    async def _remember(self, job: Job, message_id: int) -> None:
+        try:
+            await self._app.jobs.shown_at(job.id, message_id=message_id, channel_id=job.channel_id)
+        except DatabaseBrokenError as error:
+            # The job stands; while its token lives, the card is found without the message's id.
+            log.warning("The card of job %d is not on record: %s", job.id, error)
 
     # -------------------------------------------------------------- what is heard
 
@@ -292,14 +300,13 @@ class Results(commands.Cog):
         try:
             files = await self.files(view)
             await self._mailbox.deliver(view, self.result_layout(view), files)
-        except (NowhereToPost, BotError) as error:
+            await self._app.jobs.delivered(job_id)
+        except (*TROUBLE, DatabaseBrokenError) as error:
+            log.warning("Job %d could not be posted yet, or not marked so: %s", job_id, error)
+            return False
+        except BotError as error:
             log.warning("Job %d stays in the history: %s", job_id, error)
             await self._app.jobs.undeliverable(job_id)
-            return True
-        except TROUBLE as error:
-            log.warning("Job %d could not be posted yet: %s", job_id, error)
-            return False
-        await self._app.jobs.delivered(job_id)
         return True
 
     # --------------------------------------------------------- a finished job's card

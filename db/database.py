@@ -28,6 +28,18 @@ Unit = Callable[[sqlite3.Connection], T]
 APPLICATION_ID: Final = 0x69326901
 UNITS_PER_COMMIT_MAX: Final = 256
 BUSY_TIMEOUT_MS: Final = 5_000
+_OF_THE_FILE: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
 
 
 class DatabaseUnfitError(Exception):
@@ -60,6 +72,9 @@ class Database:
         self._reader = reader
         self._waiting: list[_Waiting] = []
         self._committer: asyncio.Task[None] | None = None
+        self._is_broken = False
+        #: Called with a sentence when commits begin to fail, once until one succeeds.
+        self.on_broken: Callable[[str], None] = lambda _: None
 
     async def read(self, unit: Unit[T]) -> T:
         """Run `unit` on the read-only connection: it sees what is committed."""
@@ -98,14 +113,21 @@ class Database:
             broken = DatabaseBrokenError(f"The database could not store a change: {error}")
             for waiting in batch:
                 _fail(waiting.done, broken)
+            self._tell(str(broken))
             if not isinstance(error, Exception):
                 raise
             return
+        self._is_broken = False
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, _Raised):
                 _fail(waiting.done, outcome.error)
             elif not waiting.done.done():
                 waiting.done.set_result(outcome)
+
+    def _tell(self, sentence: str) -> None:
+        if not self._is_broken:
+            self._is_broken = True
+            self.on_broken(sentence)
 
     async def drain(self) -> None:
         """Wait until all that was handed to `write` is committed."""
@@ -140,13 +162,19 @@ def _run_unit(connection: sqlite3.Connection, unit: Unit[Any]) -> Any:
     try:
         outcome = unit(connection)
     except Exception as error:
-        if not connection.in_transaction:
-            # A full disk or a broken page rolls back everything: none of the batch stands.
+        if not connection.in_transaction or _is_the_files(error):
+            # A full disk or a broken page: none of the batch stands.
             raise
         connection.execute("ROLLBACK TO unit")
         outcome = _Raised(error)
     connection.execute("RELEASE unit")
     return outcome
+
+
+def _is_the_files(error: Exception) -> bool:
+    """Tell whether SQLite complains of the disk or the file, not of what it was asked to do."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _OF_THE_FILE
 
 
 # --------------------------------------------------------------------- opening
@@ -231,6 +259,7 @@ def _prepare(path: Path, marker: Path) -> None:
         connection = connect(path)
         try:
             _check_owner(connection, path, new=missing)
+            _check_pages(connection, path, new=missing)
             _migrate(connection, path)
             _check_identity(connection, path, marker)
         finally:
@@ -246,6 +275,13 @@ def _check_owner(connection: sqlite3.Connection, path: Path, *, new: bool) -> No
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     elif connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise DatabaseUnfitError(f"{path} is not this bot's database; move it away or set IMG2IMG_DATA_DIR.")
+
+
+def _check_pages(connection: sqlite3.Connection, path: Path, *, new: bool) -> None:
+    """Look for damage that shows without reading every index: what else is wrong, the reconcile finds."""
+    fault = "ok" if new else connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if fault != "ok":
+        raise DatabaseUnfitError(f"The database {path} is damaged ({fault}); restore it from a backup.")
 
 
 def migrations() -> list[tuple[int, str]]:

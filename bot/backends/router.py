@@ -9,6 +9,8 @@ from bot.backends.base import Backend
 
 PAUSE_S_MIN: Final = 15.0
 PAUSE_S_MAX: Final = 600.0
+#: So many calls in a row that got no answer are an outage and no accident.
+STUMBLES_MAX: Final = 3
 #: Weight of the newest job in the running mean of seconds a job.
 _NEWEST: Final = 0.2
 
@@ -22,6 +24,7 @@ class Lane:
         self.job_s_mean = backend.capabilities.typical_s
         self.open_until: float | None = None
         self._pause_s = PAUSE_S_MIN
+        self._stumbles = 0
 
     def has_room(self, now: float) -> bool:
         """Tell whether a job may start here: one at a time while the breaker tries again."""
@@ -34,16 +37,27 @@ class Lane:
         return self.open_until is not None and now < self.open_until
 
     def trip(self, now: float) -> bool:
-        """Open the breaker, for longer each time in a row; True if it was closed before."""
+        """Open the breaker, for longer each time in a row; True if it was closed before.
+
+        Calls that were under way when it opened fail too: they lengthen nothing.
+        """
         was_closed = self.open_until is None
-        self.open_until = now + self._pause_s
-        self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)
+        if not self.is_paused(now):
+            self.open_until = now + self._pause_s
+            self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)
         return was_closed
+
+    def stumble(self, now: float) -> bool:
+        """Count a call without any answer; `STUMBLES_MAX` in a row open the breaker. True as `trip`'s."""
+        self._stumbles += 1
+        tries_again = self.open_until is not None
+        return (tries_again or self._stumbles >= STUMBLES_MAX) and self.trip(now)
 
     def succeeded(self, job_s: float) -> None:
         """Close the breaker and learn how long a job takes."""
         self.open_until = None
         self._pause_s = PAUSE_S_MIN
+        self._stumbles = 0
         self.job_s_mean += _NEWEST * (job_s - self.job_s_mean)
 
 

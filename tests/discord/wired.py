@@ -86,7 +86,8 @@ class Life:
         await self.drained()
         assert self.supervisor._client is not None
         results: Any = self.supervisor._client.get_cog("Results")
-        await eventually(lambda: not results._tasks - {results._places})
+        running = self.app.dispatcher._running
+        await eventually(lambda: not running and not results._tasks - {results._places})
 
     async def spent(self) -> int:
         """Return what all pictures have cost."""
