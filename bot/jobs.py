@@ -20,6 +20,8 @@ from db.jobs import Job, Operation, Result
 SUBTLE_STRENGTH: Final = 0.35
 STRONG_STRENGTH: Final = 0.75
 HISTORY_MAX: Final = 10
+#: A forged button can name a number that SQLite has no room for.
+ID_END: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class Jobs:
         """Return the job of this id, whoever asks; None if there is none."""
 
         def unit(tx: sqlite3.Connection) -> JobView | None:
-            job = rows.get(tx, job_id)
+            job = rows.get(tx, job_id) if job_id < ID_END else None
             return _view(tx, job) if job else None
 
         return await self._db.read(unit)
