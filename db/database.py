@@ -28,6 +28,10 @@ Unit = Callable[[sqlite3.Connection], T]
 APPLICATION_ID: Final = 0x69326901
 UNITS_PER_COMMIT_MAX: Final = 256
 BUSY_TIMEOUT_MS: Final = 5_000
+_PRAGMAS: Final = (f"busy_timeout = {BUSY_TIMEOUT_MS}", "foreign_keys = ON")
+PRAGMAS_READING: Final = (*_PRAGMAS, "query_only = ON")
+#: With `synchronous = NORMAL`, most simulated power cuts lose commits that were acknowledged; with FULL none.
+PRAGMAS_WRITING: Final = (*_PRAGMAS, "journal_mode = WAL", "synchronous = FULL")
 _OF_THE_FILE: Final = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -108,7 +112,7 @@ class Database:
     async def _commit(self, batch: list[_Waiting]) -> None:
         units = [waiting.unit for waiting in batch]
         try:
-            outcomes = await self._writer.run(lambda connection: _run_batch(connection, units))
+            outcomes = await self._writer.run(lambda connection: run_batch(connection, units))
         except BaseException as error:
             broken = DatabaseBrokenError(f"The database could not store a change: {error}")
             for waiting in batch:
@@ -145,7 +149,8 @@ class _Raised:
     error: Exception
 
 
-def _run_batch(connection: sqlite3.Connection, units: list[Unit[Any]]) -> list[Any]:
+def run_batch(connection: sqlite3.Connection, units: list[Unit[Any]]) -> list[Any]:
+    """Run the units in one transaction, each in a savepoint; return what each returned or raised."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         outcomes = [_run_unit(connection, unit) for unit in units]
@@ -237,13 +242,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Return a connection set as the ledger needs it: WAL, every commit fsynced, foreign keys on."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    connection.execute("PRAGMA foreign_keys = ON")
-    if read_only:
-        connection.execute("PRAGMA query_only = ON")
-    else:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+    for pragma in PRAGMAS_READING if read_only else PRAGMAS_WRITING:
+        connection.execute(f"PRAGMA {pragma}")
     return connection
 
 
