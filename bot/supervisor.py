@@ -24,6 +24,7 @@ from bot.settings import Settings
 log = logging.getLogger(__name__)
 
 RESTARTING: Final = "The bot is being restarted. Please try again in a minute."
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 #: Between two connections, for longer each time in a row.
 BACKOFF_S_MIN: Final = 1.0
 BACKOFF_S_MAX: Final = 60.0
@@ -61,8 +62,16 @@ class Supervisor:
 
     async def run(self, app: App, token: str) -> None:
         """Stay on Discord until SIGTERM or SIGINT. Raises `OperatorError` for a token Discord refuses."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self.stop)
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self.stop)
+        try:
+            await self._run(app, token)
+        finally:
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+
+    async def _run(self, app: App, token: str) -> None:
         staying = asyncio.create_task(self._stay(app, token))
         stopping = asyncio.create_task(self._stopped.wait())
         await asyncio.wait([staying, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -184,6 +184,29 @@ async def test_a_result_that_discord_finds_too_large_stays_in_the_history(tmp_pa
         assert await life.books() == []
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(404, 10003), (404, 10004), (404, 10008), (403, 50001), (403, 50013)],
+    ids=["channel deleted", "server gone", "message deleted", "bot kicked", "not allowed"],
+)
+async def test_a_place_that_is_gone_keeps_the_picture_in_the_history(
+    tmp_path: Path, status: int, code: int
+) -> None:
+    """Where the picture can't be posted any more, it is paid, kept and found with /history."""
+    async with _online(tmp_path) as (wire, life, brush):
+        brush.gate = asyncio.Event()
+        event = await wire.slash(image=PICTURE, prompt="a harbour")
+        await eventually(lambda: brush.calls)
+        wire.expired.add(event["token"])
+        wire.faults.append(Fault("PATCH", "^/channels/", status, {"message": "gone", "code": code}))
+        brush.gate.set()
+        await eventually(lambda: wire.faults == [])
+        await life.settled()
+        views = await life.app.jobs.history(guild_id=GUILD_ID, user_id=ALICE_ID)
+        assert [view.job.state for view in views] == ["undeliverable"]
+        assert await life.books() == []
+
+
 async def test_no_secret_is_in_any_log_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With everything logged and everything going wrong, no token is in a line of the log."""
     import io  # noqa: PLC0415
