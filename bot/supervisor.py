@@ -80,7 +80,6 @@ class Supervisor:
             staying.result()
             return
         await self._stop(app)
-        # The client closes itself on its way out, which nothing may interrupt half-way.
         staying.cancel()
         await asyncio.gather(staying, return_exceptions=True)
 
@@ -98,14 +97,15 @@ class Supervisor:
         client = self._client = self._make_client()
         client.app = app
         try:
-            async with client:
-                await client.start(token)
+            await client.start(token)
         except discord.LoginFailure as error:
             raise OperatorError(
                 "Discord refuses the token; put the right one into IMG2IMG_DISCORD_TOKEN."
             ) from error
         except Exception:
             log.exception("The connection to Discord broke")
+        finally:
+            await _closed(client)
 
     async def _stop(self, app: App) -> None:
         log.info("Stopping: running jobs may finish; a second signal stops at once")
@@ -124,3 +124,16 @@ class Supervisor:
         await app.dispatcher.drain(grace_s - showing_s)
         if self._client is not None:
             await self._client.say_farewell(showing_s)
+
+
+async def _closed(client: Img2ImgBot) -> None:
+    """Close the client to the end: interrupted half-way it would leave its sockets open."""
+    closing = asyncio.ensure_future(client.close())
+    interrupted = False
+    while not closing.done():
+        try:
+            await asyncio.wait([closing])
+        except asyncio.CancelledError:
+            interrupted = True
+    if interrupted:
+        raise asyncio.CancelledError
