@@ -311,7 +311,7 @@ class Dispatcher:
         """Open the backend's breaker where the error says that it is out of use."""
         now = self._clock.now()
         if isinstance(error, OperatorError):
-            self._events.emit(OperatorAlert(f"{error} ({error.detail})"))
+            self._events.emit(OperatorAlert(f"A picture could not be kept: {error}"))
         elif isinstance(error, BackendDown):
             self._alert(lane, error, opened=lane.trip(now))
         elif isinstance(error, (BackendUnreachable, BackendUnsure)):

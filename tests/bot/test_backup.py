@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.discord.wire import open_wire
 from tests.discord.wired import Brush, living
 from tests.promises import check_promises
 
+ROOT = Path(__file__).parents[2]
 PICTURE = a_picture((64, 64))
 
 
@@ -168,6 +170,35 @@ async def test_a_bad_copy_never_replaces_a_good_one(
     with pytest.raises(OperatorError, match=sentence):
         back_up(tmp_path / "data", tmp_path / "backup", retention_days=30)
     assert (tmp_path / "backup" / "bot.sqlite3").read_bytes() == before
+
+
+async def _command(*arguments: str, data: Path) -> tuple[int, str]:
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bot", *arguments),
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "IMG2IMG_DATA_DIR": str(data)},
+        cwd=data.parent,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await child.communicate()
+    assert child.returncode is not None
+    return child.returncode, out.decode()
+
+
+async def test_backup_and_restore_are_commands(tmp_path: Path) -> None:
+    """An operator types two commands, gets a sentence each, and exit status 2 for what can't be done."""
+    data, backup, new = tmp_path / "data", tmp_path / "backup", tmp_path / "new"
+    await _with_jobs(data, jobs=1)
+    assert (await _command("backup", str(backup), data=data))[0] == 0
+    status, said = await _command("restore", str(backup), data=new)
+    assert (status, said.count("\n")) == (0, 1)
+    assert "books proved: 1 jobs and 2 pictures" in said
+    status, said = await _command("restore", str(backup), data=new)
+    assert (status, said.count("\n")) == (2, 1)
+    assert "--replace" in said
+    status, said = await _command("backup", str(backup), data=tmp_path / "nothing")
+    assert status == 2
+    assert "There is no database" in said
 
 
 async def test_a_backup_in_the_bots_own_folder_is_refused(tmp_path: Path) -> None:

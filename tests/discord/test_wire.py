@@ -171,6 +171,21 @@ async def test_an_event_that_is_nonsense_ends_nothing(tmp_path: Path) -> None:
         await _shown(wire, life)
 
 
+async def test_jobs_outlive_the_connection(tmp_path: Path) -> None:
+    """When the connection ends under jobs that run and wait, each of them still gets its picture."""
+    async with _online(tmp_path, member_running_max=1) as (wire, life, brush):
+        brush.gate = asyncio.Event()
+        for number in range(3):
+            await wire.slash(image=PICTURE, prompt=f"number {number}", steps=1)
+        await wire.until(lambda: len(wire.messages) == 3)
+        await wire.dispatch("INTERACTION_CREATE", {"guild_id": str(GUILD_ID), "id": "1", "type": 2})
+        await wire.until(lambda: len(wire.identified) == 2, timeout_s=30)
+        brush.gate.set()
+        await _shown(wire, life, pictures=3)
+        assert brush.calls == 3
+        assert await life.spent() == 6
+
+
 async def test_a_result_that_discord_finds_too_large_stays_in_the_history(tmp_path: Path) -> None:
     """Refused with 413, the picture that was paid for is kept where /history finds it."""
     async with _online(tmp_path) as (wire, life, _):
