@@ -15,6 +15,7 @@ from bot.backup import back_up
 from bot.backup import restore as put_back
 from bot.check import check_everything
 from bot.errors import OperatorError
+from bot.gpu.cli import app as gpu_cli
 from bot.logs import setup_logging
 from bot.settings import Settings, load_settings
 
@@ -24,6 +25,9 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+
+
+cli.add_typer(gpu_cli, name="gpu")
 
 
 @cli.command()

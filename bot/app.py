@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from bot.backends.base import Backend
+from bot.backends.gpu import Gpu
+from bot.backends.gpu_process import GpuProcess, free_port
 from bot.backends.painter import Painter
 from bot.backends.router import Router
 from bot.backends.segmind import Segmind
@@ -107,12 +109,37 @@ def make_backend(name: BackendName, settings: Settings, clock: Clock) -> Backend
     """Return the backend of this name, as the settings want it."""
     if name == "painter":
         return Painter(concurrency_max=settings.painter_concurrency_max)
+    if name == "gpu":
+        return _make_gpu(settings, clock)
     assert settings.segmind_api_key is not None  # noqa: S101 - load_settings saw to it
     return Segmind(
         api_key=settings.segmind_api_key,
         base_url=settings.segmind_base_url,
         clock=clock,
         concurrency_max=settings.segmind_concurrency_max,
+    )
+
+
+def _make_gpu(settings: Settings, clock: Clock) -> Gpu:
+    """Return the backend of the server that runs at `gpu_url`, or of one that is started for `gpu_model`."""
+    url, process = settings.gpu_url, None
+    if url is None:
+        assert settings.gpu_model is not None  # noqa: S101 - load_settings saw to it
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        process = GpuProcess(
+            model=settings.gpu_model,
+            port=port,
+            keys_path=settings.data_dir.absolute() / "gpu-keys.sqlite3",
+            clock=clock,
+            device=settings.gpu_device,
+        )
+    return Gpu(
+        url=url,
+        clock=clock,
+        api_key=settings.gpu_api_key,
+        process=process,
+        concurrency_max=settings.gpu_concurrency_max,
     )
 
 
@@ -128,7 +155,7 @@ def _wire(
 ) -> App:
     events = Events()
     db.on_broken = lambda sentence: events.emit(OperatorAlert(f"{sentence} Jobs wait until it can."))
-    router = Router(backends)
+    router = Router(backends, spill_wait_s=settings.spill_wait_s)
     queue = FairQueue(_limits(settings))
     prices = Prices(settings.price_per_sample, settings.price_per_megapixel_step)
     wallet = Credits(db=db, clock=clock, prices=prices, daily_allowance=settings.daily_allowance)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import shutil
+import signal
 import tempfile
 import time
 import webbrowser
@@ -28,40 +29,53 @@ from bot.app import App, open_app
 from bot.backends.base import Backend, Capabilities, Generation, OnProgress, Progress
 from bot.backends.painter import Painter
 from bot.client import Img2ImgBot
+from bot.demo_door import open_door
 from bot.params import Img2ImgParams
-from bot.settings import Settings
+from bot.settings import bare_settings
 
 T = TypeVar("T")
 
 STEP_S: Final = 0.35
-REFRESH_S: Final = 0.5
+#: Enough to play with; a moderator can set it to anything.
+DAILY_ALLOWANCE: Final = 100
 SIMULATED_CDN: Final = "cdn.simcord.invalid"
+#: A slow machine may take long over a large picture.
+SETTLE_TIMEOUT_S: Final = 20.0
+SAMPLE: Final = "sample.jpg"
+TOPIC: Final = "Type /img2img, attach a picture and say what it should show. Only Discord is simulated here."
+WELCOME: Final = """\
+**Welcome! This is the real bot in a simulated Discord.**
+1. Type `/img2img` below. Attach a picture: one of yours, or this one, which its download button saves.
+2. Say in `prompt` what it should show, and send it. Then press the buttons under what comes back.
+3. Try `/credits` and `/history`. "Viewing as", at the top, makes you another member, or me: \
+I may use `/quota`."""
 
 
 class DemoClock:
-    """The simulator's calendar, moved on by real seconds."""
+    """The machine's clock, which the simulator's calendar follows."""
 
     def __init__(self) -> None:
         self.env: simcord.Env | None = None
-        self._began = time.monotonic()
-        self._epoch = 0.0
 
     def start(self, env: simcord.Env) -> None:
-        """Take the calendar over from `env`."""
+        """Take the calendar of `env` over."""
         self.env = env
-        self._epoch = env.now().timestamp()
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Move the simulator's calendar on to now."""
+        if self.env is not None:
+            behind_s = time.time() - self.env.now().timestamp()
+            self.env.backend.advance_clock(max(0.0, behind_s))
 
     def now(self) -> float:
-        """Return seconds since 1970 in the simulated world."""
-        return self._epoch + _real_monotonic() - self._began
+        """Return seconds since 1970."""
+        self.catch_up()
+        return time.time()
 
     async def sleep(self, delay_s: float) -> None:
         """Wait real seconds."""
         await outside(self.env, asyncio.sleep(delay_s), reason="a pause")
-
-
-def _real_monotonic() -> float:
-    return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 async def outside(env: simcord.Env | None, work: Coroutine[Any, Any, T], *, reason: str) -> T:
@@ -103,31 +117,40 @@ class DemoBackend:
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """A running demo."""
+    """A running demo: its page's address, a picture to try, and what is behind it."""
 
     url: str
     sample: Path
     app: App
     env: simcord.Env
+    preview: simcord.Preview
 
 
 @asynccontextmanager
 async def open_demo(*, port: int = 0, step_s: float = STEP_S) -> AsyncIterator[Demo]:
-    """Run the bot in a simulated server with two members and a moderator, shown on a page at `port`."""
+    """Run the bot in a simulated server with two members and a moderator, shown on a page at `port`.
+
+    The painter takes at least `step_s` seconds for a step. Raises `OperatorError` where the port is taken.
+    """
     folder = Path(tempfile.mkdtemp(prefix="img2img-demo-"))
     clock = DemoClock()
     bot = Img2ImgBot(shard_count=1, cdn_hosts=frozenset({SIMULATED_CDN}))
-    settings = Settings(data_dir=folder, backends=("painter",), _env_file=None)  # type: ignore[call-arg]  # pydantic-settings' own
+    settings = bare_settings(data_dir=folder, backends=("painter",), daily_allowance=DAILY_ALLOWANCE)
     painter = DemoBackend(Painter(pace_s=step_s), clock)
     try:
         async with open_app(settings, fetch=bot.fetch, clock=clock, backends=[painter]) as app:
             bot.app = app
-            env = simcord.Env(bot, shard_count=1)
+            env = simcord.Env(bot, shard_count=1, settle_timeout=SETTLE_TIMEOUT_S)
+            env.backend.edit_bot_profile("img2img")
             clock.start(env)
             await env.start()
+            del bot.tree.on_error  # the simulator's, which takes each refusal of ours for a failure
             try:
-                async with _page(env, port) as preview:
-                    yield Demo(preview.url, _sample(folder), app, env)
+                picture = (resources.files("bot") / "assets" / SAMPLE).read_bytes()
+                sample = folder / SAMPLE
+                sample.write_bytes(picture)
+                async with _page(env, clock, picture, port) as (preview, url):
+                    yield Demo(url, sample, app, env, preview)
             finally:
                 await bot.close()
                 await env.shutdown()
@@ -136,49 +159,30 @@ async def open_demo(*, port: int = 0, step_s: float = STEP_S) -> AsyncIterator[D
 
 
 @asynccontextmanager
-async def _page(env: simcord.Env, port: int) -> AsyncIterator[simcord.Preview]:
+async def _page(
+    env: simcord.Env, clock: DemoClock, picture: bytes, port: int
+) -> AsyncIterator[tuple[simcord.Preview, str]]:
     guild = env.create_guild("Picture lovers")
-    channel = guild.create_text_channel("pictures")
+    channel = guild.create_text_channel("pictures", topic=TOPIC)
     moderators = guild.create_role(
         "Moderators", permissions=discord.Permissions(manage_guild=True, manage_messages=True)
     )
-    viewers = [
-        guild.add_member(env.create_user("member")),
-        guild.add_member(env.create_user("second-member")),
-        guild.add_member(env.create_user("moderator"), roles=[moderators]),
-    ]
-    async with env.preview(channel, viewers=viewers, layout="channel", port=port) as preview:
-        keeper = asyncio.create_task(_keep_fresh(env, preview))
-        try:
-            yield preview
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-
-
-async def _keep_fresh(env: simcord.Env, preview: simcord.Preview) -> None:
-    """Republish the page when the bot has sent something: a blind republish makes clicks stale."""
-    seen = -1
-    while True:
-        await asyncio.sleep(REFRESH_S)
-        sent = len(env.http_requests)
-        if sent == seen:
-            continue
-        try:
-            await preview.refresh()
-            seen = sent
-        except (simcord.SetupError, TimeoutError):
-            continue  # an action of the person's is under way; the next round sees it
-
-
-def _sample(folder: Path) -> Path:
-    sample = folder / "sample.jpg"
-    sample.write_bytes((resources.files("bot") / "assets" / "sample.jpg").read_bytes())
-    return sample
+    member = guild.add_member(env.create_user("member"))
+    second = guild.add_member(env.create_user("second-member"))
+    moderator = guild.add_member(env.create_user("moderator"), roles=[moderators])
+    async with (
+        env.preview(channel, viewers=[member, second, moderator], layout="channel") as preview,
+        open_door(env, preview, port=port, catch_up=clock.catch_up) as url,
+    ):
+        await moderator.send(channel, WELCOME, attachments=[(SAMPLE, picture)])
+        yield preview, url
 
 
 async def run_demo(*, port: int, open_browser: bool) -> None:
-    """Open the demo and keep it until Ctrl-C."""
+    """Open the demo and keep it until a signal or the page ends it."""
+    signalled = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, signalled.set)
     async with open_demo(port=port) as demo:
         typer.echo(f"\n  The bot is running in a simulated Discord at\n\n    {demo.url}\n")
         typer.echo(f"  Type /img2img there and attach a picture, for instance\n\n    {demo.sample}\n")
@@ -187,4 +191,11 @@ async def run_demo(*, port: int, open_browser: bool) -> None:
         )
         if open_browser:
             await asyncio.to_thread(webbrowser.open, demo.url)
-        await asyncio.Event().wait()
+        await _first_of(signalled.wait(), demo.preview.wait_closed())
+
+
+async def _first_of(*endings: Coroutine[Any, Any, Any]) -> None:
+    waiting = [asyncio.create_task(ending) for ending in endings]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()

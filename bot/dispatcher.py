@@ -176,7 +176,7 @@ class Dispatcher:
 
     def poke(self) -> None:
         """Start as many jobs as there is room for."""
-        while not self._draining and (lane := self._router.free_lane(self._clock.now())):
+        while not self._draining and (lane := self._free_lane()):
             ticket = self._queue.pop()
             if ticket is None:
                 return
@@ -185,6 +185,9 @@ class Dispatcher:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         self._wait_for_breaker()
+
+    def _free_lane(self) -> Lane | None:
+        return self._router.free_lane(self._clock.now(), waiting=self._queue.waiting)
 
     def _wait_for_breaker(self) -> None:
         at = self._router.next_try_at()

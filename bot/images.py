@@ -229,9 +229,8 @@ class _Child:
         await self._send(picture_child.REQUEST.pack(wanted, len(data)))
         for start in range(0, len(data), _CHUNK_BYTES):
             await self._send(data[start : start + _CHUNK_BYTES])
-            await asyncio.sleep(
-                0
-            )  # a child that keeps up never makes drain wait, and the loop has others to serve
+            # A child that keeps up never makes drain wait, and the loop has others to serve.
+            await asyncio.sleep(0)
         note, picture = await self._answer()
         return _read(note, picture)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bot.errors import OperatorError
 
-BackendName = Literal["segmind", "painter"]
+BackendName = Literal["segmind", "gpu", "painter"]
 PREFIX = "IMG2IMG_"
 
 
@@ -27,10 +27,29 @@ class Settings(BaseSettings):
         default="https://api.segmind.com", pattern=r"^https?://", description="Where the hosted API is."
     )
     segmind_concurrency_max: int = Field(default=4, ge=1, le=64, description="Jobs at Segmind at once.")
+    gpu_url: str | None = Field(
+        default=None, pattern=r"^https?://", description="Where a GPU server of yours runs already."
+    )
+    gpu_model: str | None = Field(
+        default=None,
+        description="Start a GPU server with this model: a folder, a .safetensors file, a hub id, or tiny.",
+    )
+    gpu_device: str = Field(
+        default="cuda", description="The card of the started GPU server: cuda, cuda:1, cpu."
+    )
+    gpu_api_key: SecretStr | None = Field(
+        default=None, description="The key of the GPU server, if it has keys."
+    )
+    gpu_concurrency_max: int = Field(default=8, ge=1, le=256, description="Jobs at the GPU server at once.")
     painter_concurrency_max: int = Field(default=2, ge=1, le=64, description="Jobs painted at once.")
     backends: Annotated[tuple[BackendName, ...], NoDecode] = Field(
         default=(),
-        description="Backends in order of preference, with commas; empty: segmind with a key, else painter.",
+        description="Backends in order of preference, with commas; by default those that are set up.",
+    )
+    spill_wait_s: float = Field(
+        default=30,
+        ge=0,
+        description="Seconds that jobs wait for a busy backend before the next of its kind helps out.",
     )
     data_dir: Path = Field(default=Path("data"), description="Where database and pictures are kept.")
     retention_days: int = Field(default=30, ge=1, description="How long pictures are kept.")
@@ -71,20 +90,42 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("discord_token", "segmind_api_key", mode="before")
+    @field_validator("discord_token", "segmind_api_key", "gpu_api_key", "gpu_url", "gpu_model", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if isinstance(value, str) and not value.strip() else value
 
     @property
     def backends_in_use(self) -> tuple[BackendName, ...]:
-        """The backends in order of preference, the default filled in."""
-        return self.backends or (("segmind",) if self.segmind_api_key else ("painter",))
+        """The backends in order of preference, the default filled in: what is set up, else painter."""
+        if self.backends:
+            return self.backends
+        gpu: tuple[BackendName, ...] = ("gpu",) if self.gpu_url or self.gpu_model else ()
+        segmind: tuple[BackendName, ...] = ("segmind",) if self.segmind_api_key else ()
+        return gpu + segmind or ("painter",)
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must never be seen in a log."""
-        return tuple(s.get_secret_value() for s in (self.discord_token, self.segmind_api_key) if s)
+        secrets = (self.discord_token, self.segmind_api_key, self.gpu_api_key)
+        return tuple(s.get_secret_value() for s in secrets if s)
+
+
+def bare_settings(**given: Any) -> Settings:
+    """Return settings of `given` and the defaults alone, whatever is in the environment and `.env`."""
+
+    class Bare(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
+            init_settings: PydanticBaseSettingsSource,
+            *others: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+            **named: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings,)
+
+    return Bare(**given)
 
 
 def load_settings(**given: Any) -> Settings:
@@ -100,6 +141,11 @@ def load_settings(**given: Any) -> Settings:
     if "segmind" in settings.backends_in_use and settings.segmind_api_key is None:
         raise OperatorError(
             f"{PREFIX}SEGMIND_API_KEY is empty, but segmind is among {PREFIX}BACKENDS; set it."
+        )
+    if "gpu" in settings.backends_in_use and not (settings.gpu_url or settings.gpu_model):
+        raise OperatorError(
+            f"gpu is among {PREFIX}BACKENDS; set {PREFIX}GPU_MODEL to start a server,"
+            f" or {PREFIX}GPU_URL to use one that runs."
         )
     return settings
 

@@ -74,12 +74,17 @@ def wallet_card(wallet: Wallet, typical_price: int) -> ui.LayoutView:
     held = f"\n🔒 On hold for pictures under way: **{wallet.on_hold:,}**" if wallet.on_hold else ""
     text = (
         f"### 🪙 You can spend {credits_text(wallet.available)}\n"
-        f"☀️ Daily allowance: **{wallet.allowance_left:,}** of {wallet.allowance:,} left,"
-        f" full again <t:{wallet.resets_at}:R>\n"
+        f"☀️ Daily allowance: {_allowance(wallet)}\n"
         f"💰 Balance: **{wallet.balance:,}**, spent after the allowance{held}\n"
         f"-# A typical picture costs {credits_text(typical_price)}; failed and refused ones cost nothing."
     )
     return _card(ui.TextDisplay(text))
+
+
+def _allowance(wallet: Wallet) -> str:
+    if not wallet.allowance:
+        return "**none**"
+    return f"**{wallet.allowance_left:,}** of {wallet.allowance:,} left, full again <t:{wallet.resets_at}:R>"
 
 
 def history_card(views: list[JobView]) -> ui.LayoutView:

@@ -72,13 +72,7 @@ def waiting_card(view: JobView, face: Waiting) -> ui.LayoutView:
     """Return the card of a job in line: its place, the wait, the price, Cancel."""
     place = "Next in line" if face.place == 1 else f"{ordinal(face.place)} in line"
     head = f"### ⏳ {place}, {duration_text(face.wait_s)}"
-    return _card(
-        WAITING_COLOUR,
-        ui.TextDisplay(
-            f"{head}\n{_asked(view)}\n-# {_by(view)} · costs at most {credits_text(view.job.price)}"
-        ),
-        _row(_cancel_button(view)),
-    )
+    return _card(WAITING_COLOUR, _asked(view, head), _facts(view, _price(view)), _row(_cancel_button(view)))
 
 
 def running_card(view: JobView, face: Running) -> ui.LayoutView:
@@ -87,10 +81,8 @@ def running_card(view: JobView, face: Running) -> ui.LayoutView:
         head = f"### 🎨 Step {face.step} of {face.steps}\n{_bar(face.step, face.steps)}"
     else:
         head = f"### 🎨 Making your picture, {duration_text(face.wait_s)}"
-    text: ui.TextDisplay[Any] = ui.TextDisplay(
-        f"{head}\n{_asked(view)}\n-# {_by(view)} · costs at most {credits_text(view.job.price)}"
-    )
-    return _card(RUNNING_COLOUR, text, *([_row(_cancel_button(view))] if face.can_cancel else []))
+    cancel = [_row(_cancel_button(view))] if face.can_cancel else []
+    return _card(RUNNING_COLOUR, _asked(view, head), _facts(view, _price(view)), *cancel)
 
 
 def held_card(view: JobView) -> ui.LayoutView:
@@ -101,29 +93,26 @@ def held_card(view: JobView) -> ui.LayoutView:
 
 def result_card(view: JobView, maker: Maker, filenames: list[str]) -> ui.LayoutView:
     """Return the card of a finished job; `filenames` are those of the files sent along, in order."""
-    alt = _shorten(f"Picture made from the prompt: {view.params.prompt}", ALT_CHARS_MAX)
+    alt = _one_line(f"Picture made from the prompt: {view.params.prompt}", ALT_CHARS_MAX)
     gallery = ui.MediaGallery[Any](
         *(discord.MediaGalleryItem(f"attachment://{name}", description=alt) for name in filenames)
     )
-    facts = ui.TextDisplay[Any](f"{_asked(view)}\n{_settings(view)}\n-# {_paid(view)}\n-# {_made_by(maker)}")
-    return _card(DONE_COLOUR, gallery, facts, *_result_rows(view))
+    facts = _facts(view, _settings(view), f"-# {_paid(view)}", f"-# {_made_by(maker)}")
+    return _card(DONE_COLOUR, gallery, _asked(view), facts, *_result_rows(view))
 
 
 def failed_card(view: JobView) -> ui.LayoutView:
     """Return the card of a job that made no picture, with the reason; it can be tried again."""
-    text = ui.TextDisplay[Any](
-        f"### ⚠️ No picture this time\n{view.job.failure}\n{_asked(view)}\n-# {_by(view)}"
-    )
-    again = JobButton.make("reroll", view.job.id, label="Try again", emoji="🔄")
-    return _card(FAILED_COLOUR, text, *([_row(again)] if view.job.input_hash else []))
+    head = ui.TextDisplay[Any](f"### ⚠️ No picture this time\n{view.job.failure}")
+    again = _row(JobButton.make("reroll", view.job.id, label="Try again", emoji="🔄"))
+    rows = [again] if view.job.input_hash else []
+    return _card(FAILED_COLOUR, head, _asked(view), _facts(view, f"-# {_by(view)}"), *rows)
 
 
 def cancelled_card(view: JobView) -> ui.LayoutView:
     """Return the card of a job that was cancelled."""
-    return _card(
-        WAITING_COLOUR,
-        ui.TextDisplay(f"### 🚫 Cancelled\nIt cost nothing.\n{_asked(view)}\n-# {_by(view)}"),
-    )
+    head = "### 🚫 Cancelled\nIt cost nothing."
+    return _card(WAITING_COLOUR, _asked(view, head), _facts(view, f"-# {_by(view)}"))
 
 
 def undelivered_note(view: JobView) -> str:
@@ -173,12 +162,20 @@ def _one_each(view: JobView, operation: str) -> list[JobButton]:
     ]
 
 
-def _asked(view: JobView) -> str:
-    prompt = f"> {plain(view.params.prompt, PROMPT_CHARS_SHOWN)}"
+def _asked(view: JobView, head: str = "") -> ui.TextDisplay[Any]:
+    """Return the prompt as a quotation, which ends its text: some clients let a quotation run on."""
+    return ui.TextDisplay(f"{head}\n> {plain(view.params.prompt, PROMPT_CHARS_SHOWN)}".lstrip())
+
+
+def _facts(view: JobView, *lines: str) -> ui.TextDisplay[Any]:
     negative = view.params.negative_prompt
-    if negative in ("", DEFAULT_NEGATIVE_PROMPT):
-        return prompt
-    return f"{prompt}\n-# Without: {plain(negative, PROMPT_CHARS_SHOWN // 2)}"
+    if negative not in ("", DEFAULT_NEGATIVE_PROMPT):
+        lines = (f"-# Without: {plain(negative, PROMPT_CHARS_SHOWN // 2)}", *lines)
+    return ui.TextDisplay("\n".join(lines))
+
+
+def _price(view: JobView) -> str:
+    return f"-# {_by(view)} · costs at most {credits_text(view.job.price)}"
 
 
 def _settings(view: JobView) -> str:
@@ -188,7 +185,7 @@ def _settings(view: JobView) -> str:
         f"Strength **{params.strength:g}** · {params.num_inference_steps} steps"
         f" · guidance {params.guidance_scale:g} · seed {seeds}"
     )
-    return f"{numbers}\n-# {plain(params.sampler, 40)} · {plain(params.scheduler, 40)}"
+    return f"{numbers}\n-# Sampler {plain(params.sampler, 40)} · scheduler {plain(params.scheduler, 40)}"
 
 
 def _by(view: JobView) -> str:
@@ -228,9 +225,11 @@ def _bar(step: int, steps: int) -> str:
 
 def plain(text: str, chars_max: int) -> str:
     """Return `text` on one line, shortened, so that none of it acts as markup, link or mention."""
-    line = _shorten(" ".join("".join(c for c in text if c.isprintable() or c.isspace()).split()), chars_max)
+    line = _one_line(text, chars_max)
     return discord.utils.escape_mentions(discord.utils.escape_markdown(line)).replace("://", ":\u200b//")
 
 
-def _shorten(text: str, chars_max: int) -> str:
-    return text if len(text) <= chars_max else f"{text[: chars_max - 1]}…"
+def _one_line(text: str, chars_max: int) -> str:
+    """Return the printable characters of `text` on one line; an ellipsis shows where it was cut."""
+    line = " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
+    return line if len(line) <= chars_max else f"{line[: chars_max - 1]}…"

@@ -176,9 +176,7 @@ class _AskModal(GuardedModal):
         default = f"{Img2ImgParams.model_fields['strength'].default:g}"
         self.strength: ui.Select[Any] = ui.Select(
             options=[
-                discord.SelectOption(
-                    label=f"{value}", description=words, value=value, default=value == default
-                )
+                discord.SelectOption(label=f"{value} · {words}", value=value, default=value == default)
                 for value, words in STRENGTHS.items()
             ]
         )

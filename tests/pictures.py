@@ -215,7 +215,7 @@ def jpeg_declaring(width: int, height: int) -> bytes:
 
 def with_film(data: bytes, *, length: int = 1 << 20) -> bytes:
     """Return `data` with a film appended, as phones do it, in which there is much that looks like scans."""
-    return data + b"ftypmp42" + random.Random(0).randbytes(length) + b"\xff\xda\x00\x02" * 100
+    return data + b"ftypmp42" + random.Random(0).randbytes(length) + b"\xff\xda\x00\x02" * 50_000
 
 
 def with_zip(data: bytes) -> bytes:

@@ -34,7 +34,7 @@ async def test_an_odd_picture_is_taken(tmp_path: Path, name: str) -> None:
     """Whatever a camera or program makes of a PNG, JPEG, GIF or WebP gives a new picture."""
     async with open_world(tmp_path) as world:
         await world.img2img(image=(name, GOOD[name]()))
-        assert len(world.channel.last_message.attachments) == 1
+        assert len(world.card.attachments) == 1
         assert await world.books() == []
 
 

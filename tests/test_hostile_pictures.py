@@ -15,7 +15,7 @@ import pytest
 from bot.errors import UnusablePicture
 from bot.images import NormalPicture, PicturePool
 from tests import pictures
-from tests.benchmarks.test_images import heartbeat
+from tests.benchmarks.heartbeat import heartbeat
 
 MUTATIONS_OF_EACH = 500
 CPU_S_MAX = 10

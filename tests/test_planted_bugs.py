@@ -80,7 +80,7 @@ def test_a_planted_bug_is_caught(tmp_path: Path, bug: Bug) -> None:
         "-p",
         "no:cacheprovider",
     ]
-    done = subprocess.run(  # noqa: S603 - our own tests
+    done = subprocess.run(
         [*command, *bug.tests], cwd=tmp_path, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -69,7 +69,7 @@ async def test_the_service_gets_the_documented_request(tmp_path: Path) -> None:
             "scheduler": "sgm_uniform",
             "base64": False,
         }
-        assert "AI-generated with Stable Diffusion 3 Medium" in texts(world.channel.last_message)
+        assert "AI-generated with Stable Diffusion 3 Medium" in texts(world.card)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ async def test_each_failure_costs_the_member_nothing(
     async with _world(tmp_path) as (world, provider):
         provider.will(*[answer] * calls)
         await world.img2img()
-        text = texts(world.channel.last_message)
+        text = texts(world.card)
         assert words in text
         assert "othing" in text
         assert API_KEY not in text
@@ -118,7 +118,7 @@ async def test_a_call_cut_off_under_way_is_made_again(tmp_path: Path, act: Any) 
     async with _world(tmp_path) as (world, provider):
         provider.will(act, picture())
         await world.img2img(image=("in.png", encoded(noise(1000, 1000), "PNG")))
-        assert len(world.channel.last_message.attachments) == 1
+        assert len(world.card.attachments) == 1
         assert await world.available() == 38
 
 
@@ -146,7 +146,7 @@ async def test_absurd_headers_change_nothing(tmp_path: Path, left: str) -> None:
             picture(headers={"x-remaining-credits": left, "x-generation-time": "\x01", "retry-after": "x"})
         )
         await world.img2img()
-        assert len(world.channel.last_message.attachments) == 1
+        assert len(world.card.attachments) == 1
         assert await world.available() == 38
 
 
@@ -155,7 +155,7 @@ async def test_a_lost_answer_is_made_good(tmp_path: Path) -> None:
     async with _world(tmp_path) as (world, provider):
         provider.will(reset_after_body, picture())
         await world.img2img()
-        assert len(world.channel.last_message.attachments) == 1
+        assert len(world.card.attachments) == 1
         assert await world.available() == 38
 
 
@@ -164,7 +164,7 @@ async def test_pictures_that_failed_are_not_charged(tmp_path: Path) -> None:
     async with _world(tmp_path) as (world, provider):
         provider.will(error(500), picture())
         await world.img2img(samples=4)
-        message = world.channel.last_message
+        message = world.card
         assert len(message.attachments) == 3
         assert "1 of 4 pictures failed and cost nothing" in texts(message)
         assert await world.available() == 40 - 3 * 2
@@ -180,4 +180,4 @@ async def test_a_service_out_of_use_is_left_alone_and_tried_again(tmp_path: Path
         assert provider.posts == 1
         await world.env.advance_time(30)
         assert provider.posts == 2
-        assert len(world.channel.last_message.attachments) == 1
+        assert len(world.card.attachments) == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.discord.simulator import Sketcher, World, open_world, texts
+from tests.discord.simulator import Sketcher, World, open_world, said, texts
 
 
 def _gate() -> asyncio.Future[None]:
@@ -15,7 +15,7 @@ def _gate() -> asyncio.Future[None]:
 async def _finished(world: World, *, spent: int) -> None:
     """Check that the one card shows a picture, one price was paid, and the books add up."""
     await world.env.settle()
-    message = world.channel.last_message
+    message = world.card
     assert message is not None
     assert len(message.attachments) == 1
     assert len(world.channel.history()) == 1
@@ -64,7 +64,7 @@ async def test_a_job_that_keeps_crashing_the_bot_ends(tmp_path: Path) -> None:
         await world.crash_and_restart()
         await world.env.settle()
         assert len(sketcher.calls) == 2
-        assert "restarted" in texts(world.channel.last_message)
+        assert "restarted" in texts(world.card)
         assert await world.available() == 40
         gate.cancel()
 
@@ -74,7 +74,7 @@ async def test_a_finished_picture_is_still_posted(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         world.env.inject_error("PATCH", "/webhooks/*/*/messages/*", status=503, times=100)
         await world.img2img()
-        assert not world.channel.last_message.attachments
+        assert not world.card.attachments
         world.calm()
         await world.crash_and_restart()
         await _finished(world, spent=2)
@@ -85,11 +85,11 @@ async def test_old_buttons_work_after_a_restart(tmp_path: Path, label: str) -> N
     """Buttons under pictures of before the restart do what they say."""
     async with open_world(tmp_path) as world:
         await world.img2img()
-        old = world.channel.last_message
+        old = world.card
         await world.crash_and_restart()
         await world.alice.click(old, label=label)
         assert len(world.channel.history()) == 2
-        assert len(world.channel.last_message.attachments) == 1
+        assert len(world.card.attachments) == 1
 
 
 async def test_a_picture_comes_after_the_token_has_died(tmp_path: Path) -> None:
@@ -114,6 +114,7 @@ async def test_a_private_picture_comes_after_the_token_has_died(tmp_path: Path) 
         await world.env.settle()
         assert world.seen_by_all() is None
         received = world.alice.user.dm_channel.last_message
+        assert received is not None
         assert len(received.attachments) == 1
 
 
@@ -123,12 +124,12 @@ async def test_a_picture_with_nowhere_to_go_stays_in_the_history(tmp_path: Path)
     async with open_world(tmp_path, backends=[sketcher]) as world:
         gate = sketcher.gate = _gate()
         await world.img2img()
-        await world.moderator.delete(world.channel.last_message)
+        await world.moderator.delete(world.card)
         gate.set_result(None)
         await world.env.settle()
         history = await world.alice.slash(world.channel, "history")
-        shown = await world.alice.click(history.response.message, label="Show")
-        assert len(shown.response.attachments) == 1
+        shown = await world.alice.click(said(history).message, label="Show")
+        assert len(said(shown).attachments) == 1
         assert await world.available() == 38
 
 

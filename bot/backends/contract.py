@@ -12,14 +12,14 @@ import binascii
 import logging
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from bot.backends.base import Generation, Picture
-from bot.backends.http import Answer, PaidHttp
+from bot.backends.base import Generation, Picture, Progress
+from bot.backends.http import JSON_LINES, Answer, OnLine, PaidHttp
 from bot.errors import (
     BackendDown,
     BackendError,
@@ -85,30 +85,40 @@ _TAIL_BYTES: Final = 256
 _log = logging.getLogger(__name__)
 
 
+#: Hears the sample's index and the step it came to.
+OnStep = Callable[[int, Progress], None]
+
+
 class Contract:
     """Makes pictures at one service that speaks the contract."""
 
     def __init__(self, http: PaidHttp) -> None:
         self._http = http
 
-    async def generate(self, params: Img2ImgParams, image: bytes) -> Generation:
+    async def generate(
+        self, params: Img2ImgParams, image: bytes, on_step: OnStep | None = None
+    ) -> Generation:
         """Make `params.samples` pictures from `image` (JPEG bytes), one call each, side by side.
 
+        With `on_step`, a service that can tell its steps is asked to, and each is handed over.
         A call that fails leaves the others be: they may be paid for already. Raises the most
         telling `BackendError` where all failed; cancelling cancels every call.
         """
         image_base64 = base64.b64encode(image).decode("ascii")
         async with asyncio.TaskGroup() as group:
             calls = [
-                group.create_task(self._try_sample(params, index, image_base64))
+                group.create_task(self._try_sample(params, index, image_base64, on_step))
                 for index in range(params.samples)
             ]
         return _gathered([call.result() for call in calls])
 
-    async def sample(self, params: Img2ImgParams, index: int, image_base64: str) -> Sample:
+    async def sample(
+        self, params: Img2ImgParams, index: int, image_base64: str, on_step: OnStep | None = None
+    ) -> Sample:
         """Make picture `index` of `params.samples` with one paid call. Raises `BackendError`."""
         one = params.sample(index)
-        answer = await self._http.post(PATH, one.body(image_base64))
+        on_line = _steps_to(on_step, index) if on_step else None
+        answer = _told_late(await self._http.post(PATH, one.body(image_base64), on_line=on_line))
         self._log_answer(answer)
         picture = Picture(index=index, seed=one.seed, data=self._picture(answer))
         return Sample(picture=picture, remaining_credits=remaining_credits(answer.headers))
@@ -121,10 +131,10 @@ class Contract:
         return answer
 
     async def _try_sample(
-        self, params: Img2ImgParams, index: int, image_base64: str
+        self, params: Img2ImgParams, index: int, image_base64: str, on_step: OnStep | None
     ) -> Sample | BackendError:
         try:
-            return await self.sample(params, index, image_base64)
+            return await self.sample(params, index, image_base64, on_step)
         except BackendError as exc:
             _log.warning(
                 "Sample %d of %d failed: %s (%s)", index + 1, params.samples, type(exc).__name__, exc.detail
@@ -246,6 +256,43 @@ def _option_in(message: str) -> str | None:
 
 def _is_good(answer: Answer) -> bool:
     return 200 <= answer.status < 300  # noqa: PLR2004  # 2xx
+
+
+class _Step(BaseModel):
+    """One line of an answer that tells its steps; our GPU server's own addition to the contract."""
+
+    step: int = Field(ge=0, le=10_000)
+    steps: int = Field(ge=1, le=10_000)
+    preview: str = ""
+
+
+def _steps_to(on_step: OnStep, index: int) -> OnLine:
+    def on_line(line: bytes) -> None:
+        try:
+            told = _Step.model_validate_json(line)
+            preview = base64.b64decode(told.preview, validate=True)
+        except (ValidationError, binascii.Error):
+            return  # progress is a courtesy: the last line is what counts
+        on_step(index, Progress(min(told.step, told.steps), told.steps, preview or None))
+
+    return on_line
+
+
+class _LateError(BaseModel):
+    """The last line of an answer whose 200 was sent before the work failed."""
+
+    error: str
+    status: int = Field(default=500, ge=400, le=599)
+
+
+def _told_late(answer: Answer) -> Answer:
+    """Return the answer with the status it would have had if the failure had come first."""
+    if JSON_LINES not in answer.headers.get("content-type", ""):
+        return answer
+    try:
+        return replace(answer, status=_LateError.model_validate_json(answer.body).status)
+    except ValidationError:
+        return answer
 
 
 class _WrappedPicture(BaseModel):

@@ -13,7 +13,7 @@ import contextlib
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -36,6 +36,11 @@ ERROR_BYTES_MAX: Final = 64 * 1024
 ERROR_READ_S_MAX: Final = 5.0
 CONNECTIONS_MAX: Final = 512  # more than any number of jobs at once needs; whoever calls bounds those
 DETAIL_CHARS_MAX: Final = 300
+
+#: An answer that grows: one JSON object a line.
+JSON_LINES: Final = "application/x-ndjson"
+
+OnLine = Callable[[bytes], None]
 
 _TOO_MANY_REQUESTS: Final = 429
 _UNREACHED_BACKOFF_S: Final = 0.5
@@ -91,8 +96,11 @@ class PaidHttp:
             follow_redirects=False,
         )
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Answer:
+    async def post(self, path: str, body: Mapping[str, Any], *, on_line: OnLine | None = None) -> Answer:
         """Send `body` as JSON and return the answer, whatever its status.
+
+        With `on_line` an answer in JSON lines is asked for: each line but the last is handed over
+        as it comes, and the last one is the answer's body.
 
         A 429 that is left after `THROTTLE_WAITS_MAX` waits, or that asks to wait past the
         deadline, is returned as it is. Raises `BackendUnreachable` where the body never went
@@ -101,7 +109,7 @@ class PaidHttp:
         """
         # ASCII, so that half a surrogate pair in a prompt can't break the encoding.
         content = json.dumps(body).encode("ascii")
-        return await self._call("POST", path, content, deadline_s=self._deadline_s)
+        return await self._call("POST", path, content, deadline_s=self._deadline_s, on_line=on_line)
 
     async def get(self, path: str) -> Answer:
         """Fetch `path`, which is quick or of no use; waits, tries and raises as `post` does."""
@@ -115,9 +123,11 @@ class PaidHttp:
         """Close what is open."""
         await self._client.aclose()
 
-    async def _call(self, method: str, path: str, content: bytes, *, deadline_s: float) -> Answer:
+    async def _call(
+        self, method: str, path: str, content: bytes, *, deadline_s: float, on_line: OnLine | None = None
+    ) -> Answer:
         budget = _Budget(self._clock, deadline_s)
-        answer = await self._reach(method, path, content, budget)
+        answer = await self._reach(method, path, content, budget, on_line)
         for wait in range(THROTTLE_WAITS_MAX):
             if answer.status != _TOO_MANY_REQUESTS:
                 break
@@ -126,10 +136,12 @@ class PaidHttp:
                 delay_s = self._backoff_s(_THROTTLED_BACKOFF_S, wait)
             if not await budget.wait(delay_s):
                 break
-            answer = await self._reach(method, path, content, budget)
+            answer = await self._reach(method, path, content, budget, on_line)
         return answer
 
-    async def _reach(self, method: str, path: str, content: bytes, budget: _Budget) -> Answer:
+    async def _reach(
+        self, method: str, path: str, content: bytes, budget: _Budget, on_line: OnLine | None
+    ) -> Answer:
         failure: Exception | None = None
         for attempt in range(TRIES_MAX):
             if attempt and not await budget.wait(self._backoff_s(_UNREACHED_BACKOFF_S, attempt)):
@@ -137,7 +149,7 @@ class PaidHttp:
             sent = _BodySent(method)
             try:
                 async with budget.spending():
-                    return await self._send(method, path, content, sent)
+                    return await self._send(method, path, content, sent, on_line)
             except (httpx.TransportError, OSError) as exc:  # OSError: time-outs, and TLS errors httpx lets by
                 if sent.whole:
                     # The chain would end at a request with the key in its headers: `from None`.
@@ -146,14 +158,19 @@ class PaidHttp:
                 _log.info("Not sent (try %d of %d): %s", attempt + 1, TRIES_MAX, self._told(exc))
         raise BackendUnreachable(detail=self._told(failure))
 
-    async def _send(self, method: str, path: str, content: bytes, sent: _BodySent) -> Answer:
+    async def _send(
+        self, method: str, path: str, content: bytes, sent: _BodySent, on_line: OnLine | None
+    ) -> Answer:
         headers = {**self._auth, **({"content-type": "application/json"} if content else {})}
+        if on_line:
+            headers["accept"] = JSON_LINES
         request = self._client.build_request(
             method, self._base_url + path, content=content, headers=headers, extensions={"trace": sent}
         )
         response = await self._client.send(request, stream=True)
         try:
-            return Answer(response.status_code, response.headers, await _read(response))
+            body = await _read(response, on_line)
+            return Answer(response.status_code, response.headers, body)
         finally:
             await response.aclose()
 
@@ -232,8 +249,10 @@ class _BodySent:
             self.whole = self._ours
 
 
-async def _read(response: httpx.Response) -> bytes:
+async def _read(response: httpx.Response, on_line: OnLine | None) -> bytes:
     """Read a 2xx whole or raise; of any other status the number says enough, so read what comes."""
+    if response.is_success and on_line and JSON_LINES in response.headers.get("content-type", ""):
+        return await _last_line(response, on_line)
     if response.is_success:
         body = await _first_bytes(response, ANSWER_BYTES_MAX + 1)
         if len(body) > ANSWER_BYTES_MAX:
@@ -243,6 +262,22 @@ async def _read(response: httpx.Response) -> bytes:
         async with asyncio.timeout(ERROR_READ_S_MAX):
             return await _first_bytes(response, ERROR_BYTES_MAX)
     return b""
+
+
+async def _last_line(response: httpx.Response, on_line: OnLine) -> bytes:
+    """Hand over each line that is followed by another; return the last one."""
+    line = bytearray()
+    read = 0
+    async for chunk in response.aiter_raw():
+        read += len(chunk)
+        if read > ANSWER_BYTES_MAX:
+            raise BackendUnsure(detail=f"answer of more than {ANSWER_BYTES_MAX} bytes")
+        for piece in chunk.splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                on_line(bytes(line))
+                line.clear()
+            line += piece
+    return bytes(line)
 
 
 async def _first_bytes(response: httpx.Response, bytes_max: int) -> bytes:

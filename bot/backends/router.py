@@ -1,4 +1,9 @@
-"""Which backend takes the next job: preference, a breaker each, and how long a job takes there."""
+"""Which backend takes the next job: preference, health and waiting time.
+
+The operator's order is the order of preference, and so of price. A backend that is out of
+use is passed over. One that is only busy is waited for, unless the wait grows long: then the
+next one that also uses a model (or also uses none) takes what it can.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +44,13 @@ class Lane:
     def trip(self, now: float) -> bool:
         """Open the breaker, for longer each time in a row; True if it was closed before.
 
-        Calls that were under way when it opened fail too: they lengthen nothing.
+        Jobs that fail while it is open were under way when it opened: they count once.
         """
+        if self.is_paused(now):
+            return False
         was_closed = self.open_until is None
-        if not self.is_paused(now):
-            self.open_until = now + self._pause_s
-            self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)
+        self.open_until = now + self._pause_s
+        self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)
         return was_closed
 
     def stumble(self, now: float) -> bool:
@@ -62,19 +68,29 @@ class Lane:
 
 
 class Router:
-    """Several backends in order of preference."""
+    """Several backends in order of preference; `spill_wait_s` is how long a busy one is waited for."""
 
-    def __init__(self, backends: Sequence[Backend]) -> None:
+    def __init__(self, backends: Sequence[Backend], *, spill_wait_s: float = 30.0) -> None:
         self.lanes = tuple(Lane(backend) for backend in backends)
+        self._spill_wait_s = spill_wait_s
 
     def preferred(self, now: float) -> Lane | None:
         """Return the lane that jobs go to now: the first that is not paused; None if all are."""
         return next((lane for lane in self.lanes if not lane.is_paused(now)), None)
 
-    def free_lane(self, now: float) -> Lane | None:
-        """Return the preferred lane if it has room now."""
+    def free_lane(self, now: float, *, waiting: int = 0) -> Lane | None:
+        """Return the lane for the next job; None if the `waiting` jobs had better wait."""
         lane = self.preferred(now)
-        return lane if lane is not None and lane.has_room(now) else None
+        if lane is None or lane.has_room(now):
+            return lane
+        at_once = lane.backend.capabilities.concurrency_max
+        if waiting * lane.job_s_mean / at_once <= self._spill_wait_s:
+            return None
+        return next((other for other in self.lanes if self._can_help(other, lane, now)), None)
+
+    def _can_help(self, lane: Lane, busy: Lane, now: float) -> bool:
+        kind, wanted = lane.backend.capabilities.uses_model, busy.backend.capabilities.uses_model
+        return kind == wanted and not lane.is_paused(now) and lane.has_room(now)
 
     def next_try_at(self) -> float | None:
         """Return when the first breaker lets a job try again; None if none is open."""

@@ -1,20 +1,18 @@
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import aclosing
 
 import pytest
 from PIL import Image
 
 from bot.images import INPUT_BYTES_MAX, PicturePool
 from tests import pictures
+from tests.benchmarks.heartbeat import heartbeat
 from tests.pictures import encoded
 
 pytestmark = pytest.mark.benchmark
-
-HEARTBEAT_S = 0.001
 
 
 def photo(width: int, height: int) -> Image.Image:
@@ -44,26 +42,6 @@ def largest_webp() -> bytes:
     image = photo(7680, 6500).convert("RGBA")
     image.putalpha(Image.radial_gradient("L").resize(image.size))
     return encoded(image, "WEBP", quality=40, alpha_quality=20, method=0)
-
-
-@asynccontextmanager
-async def heartbeat() -> AsyncIterator[list[float]]:
-    """Give a list that collects how late, in seconds, a task wakes that sleeps a millisecond at a time."""
-    late: list[float] = []
-
-    async def beat() -> None:
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(HEARTBEAT_S)
-            late.append(time.perf_counter() - before - HEARTBEAT_S)
-
-    task = asyncio.create_task(beat())
-    try:
-        yield late
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
 """`/img2img`, its message command and its buttons, on the simulated Discord."""
 
 import asyncio
+import hashlib
+import io
 import re
 from pathlib import Path
 
 import discord
 import pytest
 import simcord
+from PIL import Image
 
-from bot.backends.base import Progress
 from bot.errors import BackendOutOfCredits, BackendRefused, BackendUnsure
-from tests.discord.simulator import Sketcher, World, a_picture, open_world, texts
+from tests.discord.simulator import Sketcher, World, a_picture, open_world, said, texts
 
 
 def seeds(message: discord.Message) -> list[str]:
@@ -30,8 +32,8 @@ async def test_a_picture_comes_back_in_the_card(tmp_path: Path) -> None:
     """A member gets a card at once and the picture, its seed and its price in the same message."""
     async with open_world(tmp_path) as world:
         answer = await world.img2img(seed=7)
-        message = world.channel.last_message
-        assert message.id == answer.response.id
+        message = world.card
+        assert message.id == said(answer).id
         assert not answer.deferred
         assert "seed `7`" in texts(message)
         assert "2 credits" in texts(message)
@@ -44,9 +46,9 @@ async def test_a_random_seed_is_chosen_and_shown(tmp_path: Path) -> None:
     """A member who gives no seed can still make the same picture again from what the card says."""
     async with open_world(tmp_path) as world:
         await world.img2img()
-        first = world.channel.last_message
+        first = world.card
         await world.img2img(seed=int(seeds(first)[0]))
-        assert await pictures(first) == await pictures(world.channel.last_message)
+        assert await pictures(first) == await pictures(world.card)
 
 
 async def test_the_backend_gets_what_was_asked(tmp_path: Path) -> None:
@@ -76,8 +78,8 @@ async def test_the_backend_gets_what_was_asked(tmp_path: Path) -> None:
             "sampler": "euler",
             "scheduler": "beta",
         }
-        size = discord.utils.get(world.channel.last_message.attachments, filename=None) or image
-        assert size
+        width, height = Image.open(io.BytesIO(image)).size
+        assert abs(width / height - 2) < 0.1
 
 
 async def test_waiting_then_progress_then_the_picture(tmp_path: Path) -> None:
@@ -87,18 +89,18 @@ async def test_waiting_then_progress_then_the_picture(tmp_path: Path) -> None:
         sketcher.gate = asyncio.get_running_loop().create_future()
         await world.img2img()
         await world.img2img()
-        waiting = world.channel.last_message
+        waiting = world.card
         assert "Next in line" in texts(waiting)
         sketcher.steps = 7
         sketcher.gate.set_result(None)
         sketcher.gate = asyncio.get_running_loop().create_future()
         await world.env.settle()
         await world.env.advance_time(5)
-        assert "Step 7 of 20" in texts(world.channel.last_message)
+        assert "Step 7 of 20" in texts(world.card)
         sketcher.gate.set_result(None)
         await world.env.settle()
-        assert world.channel.last_message.id == waiting.id
-        assert len(seeds(world.channel.last_message)) == 1
+        assert world.card.id == waiting.id
+        assert len(seeds(world.card)) == 1
 
 
 async def test_progress_is_edited_at_most_every_few_seconds(tmp_path: Path) -> None:
@@ -115,13 +117,13 @@ async def test_four_samples_come_with_a_choice(tmp_path: Path) -> None:
     sketcher = Sketcher()
     async with open_world(tmp_path, backends=[sketcher]) as world:
         await world.img2img(samples=4, seed=10)
-        message = world.channel.last_message
+        message = world.card
         assert len(message.attachments) == 4
         assert seeds(message) == ["10", "11", "12", "13"]
         third = (await pictures(message))[2]
         await world.alice.click(message, custom_id=_button(message, "strong", 2))
         assert sketcher.calls[-1][1] == await world.app.store.get(_digest(third))
-        assert len(world.channel.last_message.attachments) == 1
+        assert len(world.card.attachments) == 1
 
 
 def _button(message: discord.Message, operation: str, sample: int | None = None) -> str:
@@ -141,8 +143,6 @@ def _walk(components: object) -> list[object]:
 
 
 def _digest(data: bytes) -> str:
-    import hashlib  # noqa: PLC0415 - used here alone
-
     return hashlib.sha256(data).hexdigest()
 
 
@@ -154,14 +154,14 @@ async def test_reroll_keeps_everything_but_the_seed(tmp_path: Path) -> None:
     sketcher = Sketcher()
     async with open_world(tmp_path, backends=[sketcher]) as world:
         await world.img2img(seed=1, strength=0.4)
-        first = world.channel.last_message
+        first = world.card
         await world.alice.click(first, label="Reroll")
         (params, image), (again, same_image) = sketcher.calls
         assert again == params.with_seed(again.seed)
         assert again.seed != params.seed
         assert same_image == image
-        assert world.channel.last_message.id != first.id
-        assert "Reroll of [this picture]" in texts(world.channel.last_message)
+        assert world.card.id != first.id
+        assert "Reroll of [this picture]" in texts(world.card)
         assert await world.available() == 36
 
 
@@ -171,8 +171,8 @@ async def test_a_variation_starts_from_the_result(tmp_path: Path, label: str, st
     sketcher = Sketcher()
     async with open_world(tmp_path, backends=[sketcher]) as world:
         await world.img2img(seed=1)
-        result = (await pictures(world.channel.last_message))[0]
-        await world.alice.click(world.channel.last_message, label=label)
+        result = (await pictures(world.card))[0]
+        await world.alice.click(world.card, label=label)
         params, image = sketcher.calls[-1]
         assert (params.strength, image) == (strength, result)
 
@@ -181,13 +181,13 @@ async def test_only_the_requester_may_go_on_from_a_picture(tmp_path: Path) -> No
     """Another member who presses a button is told to make his own, and pays nothing."""
     async with open_world(tmp_path) as world:
         await world.img2img()
-        message = world.channel.last_message
+        message = world.card
         for label in ("Reroll", "Vary (subtle)", "Delete"):
             refused = await world.bob.click(message, label=label)
             assert refused.ephemeral
-            assert "Only the member who asked" in refused.response.content
+            assert "Only the member who asked" in said(refused).content
         assert await world.available(world.bob) == 40
-        assert world.channel.last_message.id == message.id
+        assert world.card.id == message.id
 
 
 @pytest.mark.parametrize("who", ["alice", "moderator"])
@@ -195,10 +195,10 @@ async def test_delete_removes_the_picture(tmp_path: Path, who: str) -> None:
     """The requester and moderators can take a picture away; its history forgets it."""
     async with open_world(tmp_path) as world:
         await world.img2img()
-        await getattr(world, who).click(world.channel.last_message, label="Delete")
+        await getattr(world, who).click(world.card, label="Delete")
         assert world.seen_by_all() is None
         answer = await world.alice.slash(world.channel, "history")
-        assert "Nothing here yet" in texts(answer.response)
+        assert "Nothing here yet" in texts(said(answer))
 
 
 @pytest.mark.parametrize("who", ["alice", "moderator"])
@@ -209,9 +209,9 @@ async def test_a_waiting_job_can_be_cancelled(tmp_path: Path, who: str) -> None:
         sketcher.gate = asyncio.get_running_loop().create_future()
         await world.img2img()
         await world.img2img()
-        message = world.channel.last_message
+        message = world.card
         await getattr(world, who).click(message, label="Cancel")
-        assert "Cancelled" in texts(world.channel.last_message)
+        assert "Cancelled" in texts(world.card)
         assert await world.available() == 40 - 4
         sketcher.gate.set_result(None)
         await world.env.settle()
@@ -225,9 +225,9 @@ async def test_a_running_job_is_stopped_where_the_backend_can(tmp_path: Path) ->
     async with open_world(tmp_path, backends=[sketcher]) as world:
         sketcher.gate = asyncio.get_running_loop().create_future()
         await world.img2img()
-        await world.alice.click(world.channel.last_message, label="Cancel")
+        await world.alice.click(world.card, label="Cancel")
         assert sketcher.cancelled == 1
-        assert "Cancelled" in texts(world.channel.last_message)
+        assert "Cancelled" in texts(world.card)
         assert await world.available() == 40
         sketcher.gate.cancel()
 
@@ -238,11 +238,11 @@ async def test_a_stranger_can_not_cancel(tmp_path: Path) -> None:
     async with open_world(tmp_path, backends=[sketcher]) as world:
         sketcher.gate = asyncio.get_running_loop().create_future()
         await world.img2img()
-        refused = await world.bob.click(world.channel.last_message, label="Cancel")
-        assert "Only the member who asked" in refused.response.content
+        refused = await world.bob.click(world.card, label="Cancel")
+        assert "Only the member who asked" in said(refused).content
         sketcher.gate.set_result(None)
         await world.env.settle()
-        assert len(seeds(world.channel.last_message)) == 1
+        assert len(seeds(world.card)) == 1
 
 
 # ------------------------------------------------------------------ what goes wrong
@@ -260,7 +260,7 @@ async def test_a_failed_job_costs_nothing_and_says_so(tmp_path: Path, error: Exc
     """When no picture comes of it, the card says why and that nothing was paid."""
     async with open_world(tmp_path, backends=[Sketcher(errors=[error])]) as world:
         await world.img2img()
-        text = texts(world.channel.last_message)
+        text = texts(world.card)
         assert words in text
         assert "nothing" in text
         assert await world.available() == 40
@@ -273,7 +273,7 @@ async def test_an_unsure_answer_is_tried_once_more(tmp_path: Path) -> None:
     async with open_world(tmp_path, backends=[sketcher]) as world:
         await world.img2img()
         assert len(sketcher.calls) == 2
-        assert len(seeds(world.channel.last_message)) == 1
+        assert len(seeds(world.card)) == 1
         assert await world.available() == 38
 
 
@@ -283,7 +283,7 @@ async def test_a_provider_is_not_called_a_third_time(tmp_path: Path) -> None:
     async with open_world(tmp_path, backends=[sketcher]) as world:
         await world.img2img()
         assert len(sketcher.calls) == 2
-        assert "did not answer" in texts(world.channel.last_message)
+        assert "did not answer" in texts(world.card)
         assert await world.available() == 40
 
 
@@ -292,8 +292,8 @@ async def test_a_failed_job_can_be_tried_again(tmp_path: Path) -> None:
     sketcher = Sketcher(errors=[BackendRefused()])
     async with open_world(tmp_path, backends=[sketcher]) as world:
         await world.img2img()
-        await world.alice.click(world.channel.last_message, label="Try again")
-        assert len(seeds(world.channel.last_message)) == 1
+        await world.alice.click(world.card, label="Try again")
+        assert len(seeds(world.card)) == 1
 
 
 async def test_too_many_waiting_is_a_clear_sentence(tmp_path: Path) -> None:
@@ -305,38 +305,18 @@ async def test_too_many_waiting_is_a_clear_sentence(tmp_path: Path) -> None:
             await world.img2img()
         refused = await world.img2img()
         assert refused.ephemeral
-        assert "You already have 2 pictures waiting" in refused.response.content
+        assert "You already have 2 pictures waiting" in said(refused).content
         assert await world.available() == 40 - 3 * 4
         sketcher.gate.set_result(None)
         await world.env.settle()
 
 
-BAD_FILES = {
-    "empty": ("in.png", b""),
-    "text": ("in.png", b"this is no picture at all"),
-    "truncated": ("in.jpg", a_picture(kind="JPEG")[:400]),
-}
-
-
-@pytest.mark.parametrize("name", list(BAD_FILES))
-async def test_a_bad_file_is_refused_in_private(tmp_path: Path, name: str) -> None:
-    """A file of no use leaves nothing in the channel; only its sender is told, and pays nothing."""
-    async with open_world(tmp_path) as world:
-        answer = await world.img2img(image=BAD_FILES[name])
-        private = [*answer.followups, *([answer.response] if answer.ephemeral else [])]
-        assert len(private) == 1
-        assert "please" in private[0].content.lower()
-        assert world.seen_by_all() is None
-        assert await world.available() == 40
-        assert await world.books() == []
-
-
 async def test_a_prompt_pings_nobody_and_formats_nothing(tmp_path: Path) -> None:
     """Whatever a prompt contains, it is shown as the plain text that it is."""
-    nasty = "@everyone <@123456789012345678> **bold** [click](https://evil.example) # big\n> quote `code` \u202eoverride"
+    nasty = "@everyone <@123456789012345678> **bold** [click](https://evil.example) # `code` \u202eoverride"
     async with open_world(tmp_path) as world:
         await world.img2img(prompt=nasty)
-        text = texts(world.channel.last_message)
+        text = texts(world.card)
         assert "@everyone" not in text
         assert "<@123456789012345678>" not in text
         assert "**bold**" not in text
@@ -354,9 +334,9 @@ async def test_a_prompt_pings_nobody_and_formats_nothing(tmp_path: Path) -> None
 async def test_an_unknown_value_is_refused(tmp_path: Path, option: str, value: str) -> None:
     """Autocompletion confines nothing: what is not on the list is refused with a sentence."""
     async with open_world(tmp_path) as world:
-        refused = await world.img2img(**{option: value})
+        refused = await world.img2img(None, **{option: value})
         assert refused.ephemeral
-        assert option in refused.response.content
+        assert option in said(refused).content
         assert await world.available() == 40
 
 
@@ -378,7 +358,7 @@ async def test_private_is_seen_by_the_requester_alone(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         answer = await world.img2img(private=True, seed=3)
         assert answer.ephemeral
-        assert "seed `3`" in texts(answer.response)
+        assert "seed `3`" in texts(said(answer))
 
 
 async def test_a_thread_is_a_place_like_any_other(tmp_path: Path) -> None:
@@ -392,6 +372,14 @@ async def test_a_thread_is_a_place_like_any_other(tmp_path: Path) -> None:
         assert "seed `5`" in texts(thread.last_message)
 
 
+async def test_the_chat_of_a_voice_channel_is_a_place_too(tmp_path: Path) -> None:
+    """The command works where people talk."""
+    async with open_world(tmp_path) as world:
+        voice = world.guild.create_voice_channel("talk")
+        await world.alice.slash(voice, "img2img", image=("in.png", a_picture()), prompt="x", seed=5)
+        assert "seed `5`" in texts(voice.last_message)
+
+
 async def test_a_place_without_permission_is_named(tmp_path: Path) -> None:
     """Where the bot may not attach files, it says which permission to ask for."""
     async with open_world(tmp_path) as world:
@@ -402,7 +390,7 @@ async def test_a_place_without_permission_is_named(tmp_path: Path) -> None:
         )
         refused = await world.alice.slash(silent, "img2img", image=("in.png", a_picture()), prompt="x")
         assert refused.ephemeral
-        assert "Attach Files" in refused.response.content
+        assert "Attach Files" in said(refused).content
         assert await world.available() == 40
 
 
@@ -415,7 +403,7 @@ async def test_use_in_img2img_takes_a_messages_picture(tmp_path: Path) -> None:
         assert shown.modal is not None
         await _fill(world, shown)
         assert sketcher.calls[0][0].strength == 0.5
-        assert "seed" in texts(world.channel.last_message)
+        assert "seed" in texts(world.card)
 
 
 async def _fill(world: World, shown: simcord.InteractionResult) -> None:
@@ -429,7 +417,7 @@ async def test_use_in_img2img_finds_the_pictures_of_cards(tmp_path: Path) -> Non
     sketcher = Sketcher()
     async with open_world(tmp_path, backends=[sketcher]) as world:
         await world.img2img()
-        shown = await world.alice.context_menu(world.channel, "Use in img2img", world.channel.last_message)
+        shown = await world.alice.context_menu(world.channel, "Use in img2img", world.card)
         await _fill(world, shown)
         assert len(sketcher.calls) == 2
 
@@ -440,9 +428,4 @@ async def test_use_in_img2img_without_picture_says_so(tmp_path: Path) -> None:
         message = await world.bob.send(world.channel, "no picture here")
         refused = await world.alice.context_menu(world.channel, "Use in img2img", message)
         assert refused.ephemeral
-        assert "no picture in that message" in refused.response.content
-
-
-def test_progress_is_a_value() -> None:
-    """Progress can be compared, so that an unchanged card is not sent again."""
-    assert Progress(1, 2) == Progress(1, 2)
+        assert "no picture in that message" in said(refused).content

@@ -7,13 +7,13 @@ import discord
 import pytest
 import simcord
 
-from tests.discord.simulator import World, open_world, texts
+from tests.discord.simulator import World, open_world, said, texts
 
 
 async def _quota(world: World, command: str, who: simcord.MemberActor | None = None, **options: Any) -> str:
     answer = await (who or world.moderator).slash(world.channel, f"quota {command}", **options)
     assert answer.ephemeral
-    return str(answer.response.content)
+    return str(said(answer).content)
 
 
 async def test_a_moderator_sees_what_a_member_has(tmp_path: Path) -> None:
@@ -30,8 +30,8 @@ async def test_an_allowance_of_nothing_refuses_the_next_picture(tmp_path: Path) 
         assert "was 40 and is now **0**" in await _quota(world, "set", member=world.bob, allowance=0)
         refused = await world.img2img(world.bob)
         assert refused.ephemeral
-        assert "That costs 4 credits and you have 0. Please ask a moderator" in refused.response.content
-        assert (await world.img2img(world.alice)).response.attachments
+        assert "That costs 4 credits and you have 0. Please ask a moderator" in said(refused).content
+        assert said(await world.img2img(world.alice)).attachments
 
 
 async def test_granting_and_taking_show_before_and_after(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ async def test_members_see_their_credits(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         await world.img2img()
         answer = await world.alice.slash(world.channel, "credits")
-        text = texts(answer.response)
+        text = texts(said(answer))
         assert answer.ephemeral
         assert "You can spend 38 credits" in text
         assert "**38** of 40 left" in text
@@ -94,12 +94,12 @@ async def test_history_shows_a_picture_again(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         await world.img2img(prompt="a lighthouse")
         answer = await world.alice.slash(world.channel, "history")
-        assert "a lighthouse" in texts(answer.response)
-        shown = await world.alice.click(answer.response.message, label="Show")
+        assert "a lighthouse" in texts(said(answer))
+        shown = await world.alice.click(said(answer).message, label="Show")
         assert shown.ephemeral
-        assert len(shown.response.attachments) == 1
+        assert len(said(shown).attachments) == 1
         theirs = await world.bob.slash(world.channel, "history")
-        assert "Nothing here yet" in texts(theirs.response)
+        assert "Nothing here yet" in texts(said(theirs))
 
 
 async def test_nothing_works_in_direct_messages(tmp_path: Path) -> None:

@@ -24,17 +24,17 @@ def open_books(folder: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def funded(tx: sqlite3.Connection, credits: int, *, user_id: int = 7) -> ledger.Account:
-    """Return a member's account with `credits` in it."""
+def funded(tx: sqlite3.Connection, amount: int, *, user_id: int = 7) -> ledger.Account:
+    """Return a member's account with `amount` credits in it."""
     mint = ledger.account(tx, kind="mint")
     member = ledger.account(tx, kind="user", guild_id=1, user_id=user_id)
-    if credits:
+    if amount:
         ledger.move(
             tx,
-            transfer_id=f"grant:{user_id}:{credits}",
+            transfer_id=f"grant:{user_id}:{amount}",
             src=mint.id,
             dst=member.id,
-            amount=credits,
+            amount=amount,
             actor_id=0,
             reason="test",
             now=0,

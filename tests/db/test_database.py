@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,31 +106,6 @@ async def test_a_second_bot_is_kept_out(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize(
-    ("harm", "sentence"),
-    [
-        (lambda path: path.unlink(), "missing or empty"),
-        (lambda path: path.write_bytes(b""), "missing or empty"),
-        (lambda path: path.write_bytes(b"not a database, " * 1000), "can't be read"),
-        (lambda path: _foreign(path), "not this bot's"),
-        (lambda path: _newer(path), "newer version"),
-        (lambda path: _other_identity(path), "belongs to this folder"),
-    ],
-    ids=["missing", "empty", "not sqlite", "foreign", "newer", "swapped"],
-)
-async def test_a_surprising_file_is_refused(tmp_path: Path, harm: object, sentence: str) -> None:
-    """The bot does not start on a file that is not its own, and says what to do."""
-    async with open_database(tmp_path):
-        pass
-    for leftover in tmp_path.glob("bot.sqlite3-*"):
-        leftover.unlink()
-    assert callable(harm)
-    harm(tmp_path / "bot.sqlite3")
-    with pytest.raises(DatabaseUnfitError, match=sentence):
-        async with open_database(tmp_path):
-            pass
-
-
 def _foreign(path: Path) -> None:
     path.unlink()
     other = sqlite3.connect(path)
@@ -148,6 +124,30 @@ def _other_identity(path: Path) -> None:
     ours = connect(path)
     ours.execute("UPDATE meta SET value = 'another' WHERE key = 'identity'")
     ours.close()
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        (lambda path: path.unlink(), "missing or empty"),
+        (lambda path: path.write_bytes(b""), "missing or empty"),
+        (lambda path: path.write_bytes(b"not a database, " * 1000), "can't be read"),
+        (_foreign, "not this bot's"),
+        (_newer, "newer version"),
+        (_other_identity, "belongs to this folder"),
+    ],
+    ids=["missing", "empty", "not sqlite", "foreign", "newer", "swapped"],
+)
+async def test_a_surprising_file_is_refused(
+    tmp_path: Path, harm: Callable[[Path], object], sentence: str
+) -> None:
+    """The bot does not start on a file that is not its own, and says what to do."""
+    async with open_database(tmp_path):
+        pass
+    harm(tmp_path / "bot.sqlite3")
+    with pytest.raises(DatabaseUnfitError, match=sentence):
+        async with open_database(tmp_path):
+            pass
 
 
 def test_a_migration_and_its_version_stand_or_fall_together(tmp_path: Path) -> None:

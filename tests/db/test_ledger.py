@@ -106,7 +106,7 @@ def _settle(tx: sqlite3.Connection, how: str) -> None:
     ],
 )
 def test_the_schema_refuses_cooked_books(tx: sqlite3.Connection, sql: str) -> None:
-    """Whatever bug the program may have, the database does not let money appear, vanish or change its past."""
+    """Whatever bug the program has, money can't appear, vanish or change its past."""
     funded(tx, 10)
     hold(tx, 4)
     with pytest.raises(sqlite3.IntegrityError):
@@ -205,7 +205,8 @@ def test_the_same_request_twice_is_one_job(tx: sqlite3.Connection) -> None:
 def test_the_audit_is_never_altered(tx: sqlite3.Connection, sql: str) -> None:
     """What a moderator did stays on record as it was."""
     tx.execute(
-        "INSERT INTO audit (interaction_id, guild_id, actor_id, action, reason, at) VALUES (1, 1, 1, 'set', 'x', 0)"
+        "INSERT INTO audit (interaction_id, guild_id, actor_id, action, reason, at)"
+        " VALUES (1, 1, 1, 'set', 'x', 0)"
     )
     with pytest.raises(sqlite3.IntegrityError):
         tx.execute(sql)

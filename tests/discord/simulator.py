@@ -19,10 +19,10 @@ from bot.backends.base import Backend, Capabilities, Generation, OnProgress, Pic
 from bot.client import Img2ImgBot
 from bot.interactions import sentence_of
 from bot.params import Img2ImgParams
-from bot.settings import Settings
+from bot.settings import bare_settings
 from db import ledger
 
-__all__ = ["Sketcher", "World", "a_picture", "open_world", "texts"]
+__all__ = ["Sketcher", "World", "a_picture", "open_world", "said", "texts"]
 
 
 class WorldClock:
@@ -42,6 +42,16 @@ class WorldClock:
         await self.env.external_wait(asyncio.sleep(delay_s), reason="a pause")
 
 
+SKETCHING = Capabilities(
+    label="Sketcher",
+    uses_model=False,
+    reports_progress=True,
+    can_cancel=True,
+    concurrency_max=2,
+    typical_s=20,
+)
+
+
 @dataclass
 class Sketcher:
     """A backend that at once draws a plain picture in a colour that follows the seed.
@@ -56,14 +66,7 @@ class Sketcher:
     calls: list[tuple[Img2ImgParams, bytes]] = field(default_factory=list)
     cancelled: int = 0
     name: str = "sketcher"
-    capabilities: Capabilities = Capabilities(
-        label="Sketcher",
-        uses_model=False,
-        reports_progress=True,
-        can_cancel=True,
-        concurrency_max=2,
-        typical_s=20,
-    )
+    capabilities: Capabilities = SKETCHING
 
     async def generate(self, params: Img2ImgParams, image: bytes, on_progress: OnProgress) -> Generation:
         """Draw, or fail as told."""
@@ -130,9 +133,7 @@ class World:
     def __init__(self, folder: Path, backends: Sequence[Backend], settings: dict[str, Any]) -> None:
         self.clock = WorldClock()
         self.backends = backends
-        self._settings = Settings(
-            data_dir=folder, decoder_children=1, shutdown_grace_s=0, _env_file=None, **settings
-        )  # the tests' own values, never the developer's .env
+        self._settings = bare_settings(data_dir=folder, decoder_children=1, shutdown_grace_s=0, **settings)
         self._open = AsyncExitStack()
         self.bot = _bot()
         self.env = BurstEnv(self.bot, shard_count=1, settle_timeout=20)
@@ -183,7 +184,11 @@ class World:
         await self.bot.close()
         await self._open.aclose()
         await self.env.shutdown()
-        unforeseen = [error for error in self.env.errors if sentence_of(_cause(error)) is None]
+        unforeseen = [
+            error
+            for error in self.env.errors
+            if isinstance(error, Exception) and sentence_of(_cause(error)) is None
+        ]
         if unforeseen:
             raise ExceptionGroup("the bot swallowed", unforeseen)
 
@@ -207,6 +212,13 @@ class World:
     def calm(self) -> None:
         """End the faults that were injected."""
         self.env.backend.faults.clear()
+
+    @property
+    def card(self) -> discord.Message:
+        """The last message in the channel, private ones included."""
+        message = self.channel.last_message
+        assert message is not None, "the channel is empty"
+        return message
 
     def seen_by_all(self) -> discord.Message | None:
         """Return the last message that everyone in the channel sees."""
@@ -239,6 +251,12 @@ async def open_world(
 def _cause(error: Any) -> BaseException:
     cause: BaseException = getattr(error, "original", error)
     return cause
+
+
+def said(result: simcord.InteractionResult) -> simcord.ResponseMessage:
+    """Return the first answer to what somebody did."""
+    assert result.response is not None, "nobody answered"
+    return result.response
 
 
 def texts(message: Any) -> str:

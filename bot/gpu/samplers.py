@@ -1,0 +1,512 @@
+"""The 27 samplers of the contract, as generators that ask for a denoised picture and get it sent.
+
+A sampler yields `(x, sigma)` and is sent back a `Guess`; what it returns is x at the last
+sigma. So one engine can step many of them in one forward, and none knows of the others.
+
+Everywhere `x = (1 - sigma) * picture + sigma * noise`, a rectified flow, with `alpha = 1 - sigma`.
+Its ODE is `dx/dsigma = (x - denoised) / sigma`, which is that of Karras et al. 2022
+(arXiv 2206.00364) word for word: solvers written for it need no change. What adds fresh noise
+does need one, since here the picture's share grows as the noise falls. Names of the symbols:
+`s` is the sigma come from, `t` the sigma gone to, `d` the derivative, `h` a step.
+
+"Half log-SNR" is `log(alpha / sigma)`, minus infinity in pure noise. A first step out of pure
+noise is therefore always first order in the samplers that measure steps by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from bot.gpu.multistep import Series, adams_weights, unipc_weights
+from bot.gpu.schedules import unshifted
+from bot.params import SAMPLERS
+
+
+class Guess(NamedTuple):
+    """What the model takes for the picture behind x: with guidance, and without any."""
+
+    denoised: Tensor
+    unguided: Tensor
+
+
+Noise: TypeAlias = Callable[[], Tensor]
+Steps: TypeAlias = Generator[tuple[Tensor, float], Guess, Tensor]
+Sampler: TypeAlias = Callable[[Tensor, Sequence[float], Noise], Steps]
+
+#: Samplers that need `Guess.unguided`, also where the guidance scale is 1.
+NEED_UNGUIDED: Final = frozenset({"euler_pp", "euler_ancestral_pp"})
+
+#: Model calls a step of those that make more than one; `dpm_adaptive` makes about as many, whatever is asked.
+_CALLS_A_STEP: Final = {
+    "heun": 2,
+    "heunpp2": 3,
+    "dpm_2": 2,
+    "dpm_2_ancestral": 2,
+    "dpmpp_2s_ancestral": 2,
+    "dpmpp_sde": 2,
+    "dpmpp_sde_gpu": 2,
+}
+_ADAPTIVE_CALLS: Final = 30
+_ADAPTIVE_TRIES_MAX: Final = 40
+_ADAPTIVE_FIRST_STEP: Final = 0.05
+_ADAPTIVE_ACCEPTED: Final = 0.81
+_ADAPTIVE_REST: Final = 1e-5
+
+
+def calls_of(sampler: str, steps: int) -> int:
+    """Return about how many times a sampler asks the model in `steps` steps: what a picture costs."""
+    return _ADAPTIVE_CALLS if sampler == "dpm_adaptive" else steps * _CALLS_A_STEP.get(sampler, 1)
+
+
+def _slope(x: Tensor, sigma: float, denoised: Tensor) -> Tensor:
+    return (x - denoised) / sigma
+
+
+def _toward(x: Tensor, denoised: Tensor, s: float, t: float) -> Tensor:
+    """Return x moved from s to t on the straight line to `denoised`: an exact step if it is constant."""
+    return denoised + (x - denoised) * (t / s)
+
+
+def _half_log_snr(sigma: float) -> float:
+    if sigma <= 0:
+        return math.inf
+    return math.log((1 - sigma) / sigma) if sigma < 1 else -math.inf
+
+
+def _sigma_at(half_log_snr: float) -> float:
+    return 1 / (1 + math.exp(half_log_snr))
+
+
+def _down(s: float, t: float) -> float:
+    """Return the sigma below t to go to so that fresh noise can lift x back to t: `t * t / s`."""
+    return t * t / s
+
+
+def _renoised(x: Tensor, down: float, t: float, noise: Noise) -> Tensor:
+    """Return x lifted from sigma `down` to sigma `t` by fresh noise.
+
+    The flow's forward step: scale by the ratio of alphas, add what variance is missing.
+    """
+    if t <= 0:
+        return x
+    ratio = (1 - t) / (1 - down)
+    return ratio * x + math.sqrt(max(t * t - (ratio * down) ** 2, 0.0)) * noise()
+
+
+def euler(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+    """Euler's method on the flow: Karras et al. 2022, algorithm 2 without churn. `ddim` is the same here.
+
+    DDIM (Song et al. 2020, arXiv 2010.02502, eta 0) goes to `alpha_t * denoised + t * noise` with the
+    noise read off x: on a rectified flow that is Euler's step, term by term.
+    """
+    for s, t in pairwise(sigmas):
+        denoised = (yield x, s).denoised
+        x = _toward(x, denoised, s, t)
+    return x
+
+
+def euler_ancestral(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+    """Euler to a lower sigma, then fresh noise: k-diffusion's ancestral step in the flow's own scales."""
+    for s, t in pairwise(sigmas):
+        denoised = (yield x, s).denoised
+        x = _renoised(_toward(x, denoised, s, _down(s, t)), _down(s, t), t, noise)
+    return x
+
+
+def _plus_plus(x: Tensor, guess: Guess, s: float, t: float) -> Tensor:
+    noise = (x - (1 - s) * guess.unguided) / s
+    return (1 - t) * guess.denoised + t * noise
+
+
+def euler_pp(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+    """CFG++ (Chung et al. 2024, arXiv 2406.08070, algorithm 2): the noise is read off the unguided guess."""
+    for s, t in pairwise(sigmas):
+        guess = yield x, s
+        x = _plus_plus(x, guess, s, t)
+    return x
+
+
+def euler_ancestral_pp(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+    """CFG++ to a lower sigma, then fresh noise, as `euler_ancestral` does it."""
+    for s, t in pairwise(sigmas):
+        guess = yield x, s
+        x = _renoised(_plus_plus(x, guess, s, _down(s, t)), _down(s, t), t, noise)
+    return x
+
+
+def heun(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+    """Heun's method: Karras et al. 2022, algorithm 1; Euler for the step to 0. Two calls a step."""
+    for s, t in pairwise(sigmas):
+        d = _slope(x, s, (yield x, s).denoised)
+        ahead = x + d * (t - s)
+        if t > 0:
+            d = (d + _slope(ahead, t, (yield ahead, t).denoised)) / 2
+        x = x + d * (t - s)
+    return x
+
+
+def heunpp2(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+    """Heun with up to two looks ahead, weighted by their sigmas: "Heun++" of the web user interfaces.
+
+    A slope seen ahead counts `its sigma / ((looks + 1) * first sigma)`, the present one the rest.
+    No paper gives the weights; they make it first order, smoother than Euler where sigma is high.
+    """
+    for i, (s, t) in enumerate(pairwise(sigmas)):
+        first = mean = d = _slope(x, s, (yield x, s).denoised)
+        looks = [sigma for sigma in sigmas[i + 1 : i + 3] if sigma > 0]
+        ahead, here = x, s
+        for sigma in looks:
+            ahead, here = ahead + d * (sigma - here), sigma
+            d = _slope(ahead, sigma, (yield ahead, sigma).denoised)
+            mean = mean + (d - first) * (sigma / ((len(looks) + 1) * sigmas[0]))
+        x = x + mean * (t - s)
+    return x
+
+
+def _midpoint(x: Tensor, d: Tensor, s: float, t: float) -> Steps:
+    """Go from s to t > 0 on the slope at their geometric mean: DPM-Solver-2 with r = 1/2."""
+    m = math.sqrt(s * t)
+    middle = x + d * (m - s)
+    return x + _slope(middle, m, (yield middle, m).denoised) * (t - s)
+
+
+def dpm_2(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+    """DPM-Solver-2 (Lu et al. 2022, arXiv 2206.00927, algorithm 1), Euler to 0. Two calls a step."""
+    for s, t in pairwise(sigmas):
+        denoised = (yield x, s).denoised
+        if t > 0:
+            x = yield from _midpoint(x, _slope(x, s, denoised), s, t)
+        else:
+            x = _toward(x, denoised, s, t)
+    return x
+
+
+def dpm_2_ancestral(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+    """DPM-Solver-2 to a lower sigma, then fresh noise. Two calls a step."""
+    for s, t in pairwise(sigmas):
+        denoised = (yield x, s).denoised
+        if t > 0:
+            x = yield from _midpoint(x, _slope(x, s, denoised), s, _down(s, t))
+        else:
+            x = _toward(x, denoised, s, t)
+        x = _renoised(x, _down(s, t), t, noise)
+    return x
+
+
+def dpmpp_2s_ancestral(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+    """DPM-Solver++(2S) (Lu et al. 2022, arXiv 2211.01095, algorithm 1) to a lower sigma, then fresh noise."""
+    for s, t in pairwise(sigmas):
+        denoised = (yield x, s).denoised
+        if t > 0:
+            m = math.sqrt(s * _down(s, t))
+            denoised = (yield _toward(x, denoised, s, m), m).denoised
+        x = _renoised(_toward(x, denoised, s, _down(s, t)), _down(s, t), t, noise)
+    return x
+
+
+def _adams(x: Tensor, sigmas: Sequence[float], series: Series) -> Steps:
+    past: list[tuple[float, Tensor]] = []
+    for s, t in pairwise(sigmas):
+        past = [(s, _slope(x, s, (yield x, s).denoised)), *past][: series.order]
+        weights = adams_weights([sigma for sigma, _ in past], t, series)
+        for weight, (_, d) in zip(weights, past, strict=False):
+            x = x + d * weight
+    return x
+
+
+def lms(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+    """Linear multistep of order 4 on uneven steps: Adams and Bashforth's, with exact integrals.
+
+    `ipndm_v` is the same arithmetic: PNDM's weights (Liu et al. 2022, arXiv 2202.09778) made for uneven
+    steps by Zhang and Chen 2022 are Adams and Bashforth's.
+    """
+    return _adams(x, sigmas, Series(order=4))
+
+
+def ipndm(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+    """Improved PNDM (Zhang and Chen 2022, arXiv 2204.13902): the weights of even steps on every schedule."""
+    return _adams(x, sigmas, Series(order=4, even=True))
+
+
+def deis(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+    """DEIS tAB (Zhang and Chen 2022, arXiv 2204.13902) of order 3: slopes as polynomials in time."""
+    return _adams(x, sigmas, Series(order=3, time_of=unshifted))
+
+
+def _third(
+    x: Tensor, d: Tensor, s: float, t: float
+) -> Generator[tuple[Tensor, float], Guess, tuple[Tensor, Tensor]]:
+    """Take one step of DPM-Solver-3 and of the DPM-Solver-2 inside it: (second order, third order)."""
+    h = math.log(s / t)
+    m1, m2 = s * math.exp(-h / 3), s * math.exp(-2 * h / 3)
+    at_1 = x + d * (m1 - s)
+    d1 = _slope(at_1, m1, (yield at_1, m1).denoised) - d
+    at_2 = x + d * (m2 - s) - d1 * (2 * m2 * (math.expm1(2 * h / 3) / (2 * h / 3) - 1))
+    d2 = _slope(at_2, m2, (yield at_2, m2).denoised) - d
+    straight = x + d * (t - s)
+    return straight + d1 * (1.5 * (t - s)), straight - d2 * (1.5 * t * (math.expm1(h) / h - 1))
+
+
+def _orders(calls: int) -> list[int]:
+    """Share `calls` among steps of order 3, with lower ones last: Lu et al. 2022, section 3.4."""
+    if calls % 3:
+        return [3] * (calls // 3) + [calls % 3]
+    return [3] * (calls // 3 - 1) + [2, 1] if calls else []
+
+
+def _fast_sigmas(high: float, low: float, steps: int) -> list[float]:
+    return [high * (low / high) ** (i / steps) for i in range(steps + 1)]
+
+
+def _of_order(order: int, x: Tensor, d: Tensor, s: float, t: float) -> Steps:
+    match order:
+        case 1:
+            return x + d * (t - s)
+        case 2:
+            return (yield from _midpoint(x, d, s, t))
+        case _:
+            return (yield from _third(x, d, s, t))[1]
+
+
+def dpm_fast(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+    """DPM-Solver-fast (Lu et al. 2022, arXiv 2206.00927, section 3.4): one call for each step asked for.
+
+    Of the schedule it keeps the ends alone, and steps evenly in log sigma between them; the
+    last call takes the lowest sigma to 0, where the schedule ends there.
+    """
+    ends = _ends(sigmas)
+    orders = _orders(len(sigmas) - (2 if sigmas[-1] == 0 else 1))
+    for order, (s, t) in zip(orders, pairwise(_fast_sigmas(*ends, max(len(orders), 1))), strict=False):
+        d = _slope(x, s, (yield x, s).denoised)
+        x = yield from _of_order(order, x, d, s, t)
+    return (yield from euler(x, [ends[1], sigmas[-1]], noise)) if sigmas[-1] == 0 else x
+
+
+def _ends(sigmas: Sequence[float]) -> tuple[float, float]:
+    return sigmas[0], sigmas[-2] if sigmas[-1] == 0 else sigmas[-1]
+
+
+def dpm_adaptive(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+    """DPM-Solver-23, each step as long as its error allows (Lu et al. 2022, arXiv 2206.00927, appendix C).
+
+    Order 3 with the order 2 inside it, tolerances 0.0078 and 5 %, first step 0.05 in log sigma, three
+    calls a try. Of the schedule it keeps the ends alone. After 40 tries it takes the rest in one step.
+    """
+    s, low = _ends(sigmas)
+    before, h, tries = x, _ADAPTIVE_FIRST_STEP, 0
+    while math.log(s / low) > _ADAPTIVE_REST:
+        tries += 1
+        t = low if tries > _ADAPTIVE_TRIES_MAX else max(low, s * math.exp(-h))
+        d = _slope(x, s, (yield x, s).denoised)
+        second, third = yield from _third(x, d, s, t)
+        factor = _room(second, third, before) ** (1 / 3)
+        if factor >= _ADAPTIVE_ACCEPTED or tries > _ADAPTIVE_TRIES_MAX:
+            x, before, s = third, second, t
+        h *= 1 + math.atan(factor - 1)
+    return (yield from euler(x, [low, sigmas[-1]], noise)) if sigmas[-1] == 0 else x
+
+
+def _room(second: Tensor, third: Tensor, before: Tensor) -> float:
+    """Return how many times the error between two orders fits into what is tolerated."""
+    tolerated = (0.05 * torch.maximum(second.abs(), before.abs())).clamp_min(0.0078)
+    return 1 / (float(((second - third) / tolerated).square().mean().sqrt()) + 1e-8)
+
+
+def dpmpp_2m(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2), steps measured in log sigma."""
+    old: Tensor | None = None
+    h_old = 0.0
+    for s, t in pairwise(sigmas):
+        denoised = (yield x, s).denoised
+        h = math.log(s / t) if t > 0 else math.inf
+        target = denoised
+        if old is not None and t > 0:
+            target = denoised + (denoised - old) * (h / (2 * h_old))
+        x = _toward(x, target, s, t)
+        old, h_old = denoised, h
+    return x
+
+
+def _fresh(x: Tensor, target: Tensor, s: float, t: float, z: Tensor | None) -> Tensor:
+    """Take one step of the diffusion SDE, exact if `target` is constant; z is normal noise, None for t = 0.
+
+    SDE-DPM-Solver++(1), Lu et al. 2022 (arXiv 2211.01095, equation 18), with this flow's alpha and sigma.
+    """
+    if z is None:
+        return target
+    kept = (1 - s) * t / ((1 - t) * s)
+    added = 1 - kept**2
+    return x * (kept * t / s) + target * ((1 - t) * added) + z * (t * math.sqrt(added))
+
+
+def _drawn(t: float, noise: Noise) -> Tensor | None:
+    return noise() if t > 0 else None
+
+
+def ddpm(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+    """DDPM's posterior (Ho et al. 2020, arXiv 2006.11239, equation 7) between any two sigmas of the flow."""
+    for s, t in pairwise(sigmas):
+        denoised = (yield x, s).denoised
+        x = _fresh(x, denoised, s, t, _drawn(t, noise))
+    return x
+
+
+def lcm(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+    """Latent consistency sampling (Luo et al. 2023, arXiv 2310.04378, algorithm 3): guess, add new noise."""
+    for s, t in pairwise(sigmas):
+        x = (yield x, s).denoised
+        if t > 0:
+            x = (1 - t) * x + t * noise()
+    return x
+
+
+def dpmpp_sde(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+    """DPM-Solver++(2S) for the SDE, as k-diffusion has it: one look halfway. Two calls a step.
+
+    Halfway is in half log-SNR. The look's noise is the first part of the whole step's: one Brownian
+    path in sigma, seen twice.
+    """
+    for s, t in pairwise(sigmas):
+        denoised = (yield x, s).denoised
+        if t <= 0 or s >= 1:
+            x = _fresh(x, denoised, s, t, _drawn(t, noise))
+            continue
+        m = _sigma_at((_half_log_snr(s) + _half_log_snr(t)) / 2)
+        early, late = noise(), noise()
+        share = (s - m) / (s - t)
+        denoised = (yield _fresh(x, denoised, s, m, early), m).denoised
+        x = _fresh(x, denoised, s, t, early * math.sqrt(share) + late * math.sqrt(1 - share))
+    return x
+
+
+def dpmpp_2m_sde(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+    """SDE-DPM-Solver++(2M), midpoint (Lu et al. 2022, arXiv 2211.01095, equation 19)."""
+    old: Tensor | None = None
+    h_old = 0.0
+    for s, t in pairwise(sigmas):
+        denoised = (yield x, s).denoised
+        h = _half_log_snr(t) - _half_log_snr(s)
+        target = denoised
+        if old is not None and t > 0:
+            target = denoised + (denoised - old) * (h / (2 * h_old))
+        x = _fresh(x, target, s, t, _drawn(t, noise))
+        old, h_old = (denoised, h) if s < 1 else (None, 0.0)
+    return x
+
+
+def dpmpp_3m_sde(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+    """The SDE solver of order 3 as k-diffusion has it: the guess as a quadratic in half log-SNR."""
+    past: list[tuple[float, Tensor]] = []
+    for s, t in pairwise(sigmas):
+        denoised = (yield x, s).denoised
+        at_s, at_t = _half_log_snr(s), _half_log_snr(t)
+        past = [(at_s, denoised), *past][:3] if s < 1 else []
+        target = denoised
+        if t > 0 and past:
+            target = _quadratic(past, at_t - at_s)
+        x = _fresh(x, target, s, t, _drawn(t, noise))
+    return x
+
+
+def _quadratic(past: Sequence[tuple[float, Tensor]], h: float) -> Tensor:
+    """Return the constant that does over a step h what the polynomial through `past` would do.
+
+    Divided differences of the guesses (newest first), weighted by the integrals phi_2 and phi_3 of an
+    SDE step with eta 1, over the integral of a constant. A step over twice as long as the last one
+    takes the newest guess alone: so far ahead the others bring more noise than they take away.
+    """
+    (now, denoised), *older = past
+    constant = -math.expm1(-2 * h)
+    phi_2 = 1 - constant / (2 * h)
+    if not older or h > 2 * (now - older[0][0]):
+        return denoised
+    first = (denoised - older[0][1]) * (h / (now - older[0][0]))
+    if len(older) == 1:
+        return denoised + first * (phi_2 / constant)
+    r_0, r_1 = (now - older[0][0]) / h, (older[0][0] - older[1][0]) / h
+    second = (first - (older[0][1] - older[1][1]) / r_1) / (r_0 + r_1)
+    phi_3 = phi_2 / (2 * h) - 1 / 2
+    return denoised + ((first + second * r_0) * phi_2 - second * phi_3) / constant
+
+
+def _unipc(x: Tensor, sigmas: Sequence[float], *, bh2: bool) -> Steps:
+    past: list[tuple[float, Tensor]] = []
+    before, order = x, 0
+    for i, (s, t) in enumerate(pairwise(sigmas)):
+        denoised = (yield x, s).denoised
+        if past:
+            x = _unipc_step(before, past[:order], s, bh2=bh2, arrived=denoised)
+        past = [(s, denoised), *past][:3]
+        left = len(sigmas) - 1 - i if sigmas[-1] == 0 else 3
+        before, order = x, min(len(past), left)
+        x = _unipc_step(before, past[:order], t, bh2=bh2, arrived=None)
+    return x
+
+
+def _unipc_step(
+    x: Tensor, past: Sequence[tuple[float, Tensor]], t: float, *, bh2: bool, arrived: Tensor | None
+) -> Tensor:
+    """Predict x at t from the guesses in `past` (newest first), or correct it by the one `arrived` there."""
+    s, now = past[0]
+    target = _toward(x, now, s, t)
+    if t <= 0:
+        return target
+    h = math.log(s / t)
+    nodes = [math.log(s / sigma) / h for sigma, _ in past[1:]]
+    slopes = [(guess - now) / node for (_, guess), node in zip(past[1:], nodes, strict=True)]
+    if arrived is not None:
+        nodes, slopes = [*nodes, 1.0], [*slopes, arrived - now]
+    for weight, slope in zip(unipc_weights(nodes, h, bh2=bh2), slopes, strict=True):
+        target = target + slope * weight
+    return target
+
+
+def uni_pc(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+    """UniPC of order 3 with B1(h) = h (Zhao et al. 2023, arXiv 2302.04867, algorithms 5 and 6)."""
+    return _unipc(x, sigmas, bh2=False)
+
+
+def uni_pc_bh2(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+    """UniPC of order 3 with B2(h) = exp(h) - 1 (Zhao et al. 2023, arXiv 2302.04867)."""
+    return _unipc(x, sigmas, bh2=True)
+
+
+#: By the contract's names. `…_gpu` drew its noise on the card; here every draw is the request's own
+#: generator's, on the processor, so that both make the same picture on every card.
+BY_NAME: Final[dict[str, Sampler]] = {
+    "euler": euler,
+    "euler_pp": euler_pp,
+    "euler_ancestral": euler_ancestral,
+    "euler_ancestral_pp": euler_ancestral_pp,
+    "heun": heun,
+    "heunpp2": heunpp2,
+    "dpm_2": dpm_2,
+    "dpm_2_ancestral": dpm_2_ancestral,
+    "lms": lms,
+    "dpm_fast": dpm_fast,
+    "dpm_adaptive": dpm_adaptive,
+    "dpmpp_2s_ancestral": dpmpp_2s_ancestral,
+    "dpmpp_sde": dpmpp_sde,
+    "dpmpp_sde_gpu": dpmpp_sde,
+    "dpmpp_2m": dpmpp_2m,
+    "dpmpp_2m_sde": dpmpp_2m_sde,
+    "dpmpp_2m_sde_gpu": dpmpp_2m_sde,
+    "dpmpp_3m_sde": dpmpp_3m_sde,
+    "dpmpp_3m_sde_gpu": dpmpp_3m_sde,
+    "ddpm": ddpm,
+    "lcm": lcm,
+    "ipndm": ipndm,
+    "ipndm_v": lms,
+    "deis": deis,
+    "ddim": euler,
+    "uni_pc": uni_pc,
+    "uni_pc_bh2": uni_pc_bh2,
+}
+if set(BY_NAME) != set(SAMPLERS):
+    raise ImportError("bot/gpu/samplers.py and bot/params.py name different samplers")

@@ -1,0 +1,126 @@
+"""The demo's door: presses count however late they come, and nobody else gets in."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+pytest.importorskip("simcord", reason="the demo's extra is not installed")
+
+from bot.demo import Demo, open_demo
+from bot.errors import OperatorError
+
+
+@pytest.fixture
+async def demo() -> AsyncIterator[Demo]:
+    """A demo that paints as fast as it can."""
+    async with open_demo(step_s=0) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(demo: Demo) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser's requests, without the browser."""
+    address, capability = demo.url.split("/#")
+    headers = {"X-Simcord-Capability": capability, "Origin": address}
+    async with httpx.AsyncClient(base_url=address, headers=headers, trust_env=False, timeout=60) as client:
+        yield client
+
+
+class Page:
+    """One open tab."""
+
+    def __init__(self, client: httpx.AsyncClient, state: dict[str, Any]) -> None:
+        self._client = client
+        self.state = state
+        self._headers = {"X-Simcord-Context": state["context"]["id"]}
+        self._presses = 0
+
+    @classmethod
+    async def open(cls, client: httpx.AsyncClient) -> Page:
+        """Open a tab as the first member."""
+        answer = await client.post("/api/pages", json={})
+        return cls(client, answer.json())
+
+    async def look(self) -> dict[str, Any]:
+        """See what is new, as the page does twice a second."""
+        answer = await self._client.get("/api/state", headers=self._headers)
+        self.state = answer.json()
+        return self.state
+
+    async def credits(self) -> dict[str, Any]:
+        """Send /credits from what this tab saw last."""
+        answer = await self._client.get("/api/commands", headers=self._headers)
+        entry = next(entry for entry in answer.json()["entries"] if entry["invocation"] == "credits")
+        self._presses += 1
+        body = {
+            "kind": "run_command",
+            "command_id": entry["commandId"],
+            "path": entry["path"],
+            "schema_fingerprint": entry["schemaFingerprint"],
+            "options": {},
+            "protocol_version": 3,
+            "sequence": self._presses,
+            "request_id": f"press-{self._presses}",
+            "generation": self.state["context"]["generation"],
+            "bot_generation": self.state["botGeneration"],
+            "published_revision": self.state["publishedRevision"],
+        }
+        answer = await self._client.post("/api/action", content=_compact(body), headers=self._headers)
+        receipt: dict[str, Any] = answer.json()
+        return receipt
+
+
+def _compact(body: dict[str, Any]) -> bytes:
+    """Return JSON as a browser writes it."""
+    return httpx.Request("POST", "http://localhost", json=body).content
+
+
+async def test_a_press_on_an_outdated_page_counts(client: httpx.AsyncClient) -> None:
+    """Who presses before the page has caught up with what was published is served all the same."""
+    late, other = await Page.open(client), await Page.open(client)
+    seen = late.state["publishedRevision"]
+    assert (await other.credits())["settlement"] == "settled"
+    await other.look()
+    receipt = await late.credits()
+    assert receipt["settlement"] == "settled"
+    assert receipt["revision"] > seen + 1
+    assert not receipt["diagnostics"]
+
+
+async def test_a_page_sees_what_is_new_when_it_looks(demo: Demo, client: httpx.AsyncClient) -> None:
+    """What the bot has sent is published to a page that looks; where nothing is new, nothing is."""
+    page = await Page.open(client)
+    settled = (await page.look())["publishedRevision"]
+    assert (await page.look())["publishedRevision"] == settled
+    member = demo.preview.viewers[0]
+    await member.slash(demo.preview.channel, "credits")
+    assert (await page.look())["publishedRevision"] == settled + 1
+
+
+async def test_only_this_machine_gets_in(client: httpx.AsyncClient) -> None:
+    """A page under another name, or of another origin, gets nothing from the demo."""
+    elsewhere = await client.get("/", headers={"Host": "somewhere.example"})
+    assert elsewhere.status_code == 403
+    foreign = await client.post("/api/pages", json={}, headers={"Origin": "http://somewhere.example"})
+    assert foreign.status_code == 401
+
+
+async def test_the_page_keeps_the_newest_message_in_view(client: httpx.AsyncClient) -> None:
+    """The page that is served brings the demo's own script along."""
+    page = await client.get("/")
+    assert '<script type="module" src="/demo.js"></script>' in page.text
+    assert "following" in (await client.get("/demo.js")).text
+
+
+async def test_a_taken_port_is_said_in_a_sentence() -> None:
+    """Who asks for a port that is taken is told to choose another."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OperatorError, match=f"Port {port} is taken; choose another with --port"):
+            async with open_demo(port=port):
+                pass
