@@ -1,4 +1,4 @@
-"""The command line: `img2img-bot run`, `demo` and `check`."""
+"""The command line: `img2img-bot run`, `demo`, `check`, `backup` and `restore`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import asyncio
 import logging
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from bot.backup import back_up
+from bot.backup import restore as put_back
 from bot.check import check_everything
 from bot.errors import OperatorError
 from bot.gpu.cli import app as gpu_cli
@@ -40,13 +43,10 @@ def run() -> None:
 
 
 async def _run(settings: Settings, token: str) -> None:
-    from bot.app import open_app  # noqa: PLC0415 - `--help` need not load Discord's library
-    from bot.client import Img2ImgBot, run_until_stopped  # noqa: PLC0415
+    from bot.client import Img2ImgBot  # noqa: PLC0415 - `--help` need not load Discord's library
+    from bot.supervisor import supervise  # noqa: PLC0415
 
-    client = Img2ImgBot()
-    async with open_app(settings, fetch=client.fetch) as app:
-        client.app = app
-        await run_until_stopped(client, token)
+    await supervise(settings, token, make_client=Img2ImgBot)
 
 
 @cli.command()
@@ -75,6 +75,27 @@ def check() -> None:
         typer.echo(f"{'ok   ' if finding.good else 'WRONG'} {finding.sentence}")
     if not all(finding.good for finding in findings):
         raise typer.Exit(1)
+
+
+@cli.command()
+def backup(folder: Annotated[Path, typer.Argument(help="Where to, on another disk.")]) -> None:
+    """Copy books and pictures to a folder, the bot running or not, and prove the copy."""
+    settings = load_settings()
+    setup_logging(level="ERROR", secrets=settings.secrets)
+    copied = back_up(settings.data_dir, folder, retention_days=settings.retention_days)
+    typer.echo(f"Backed up to {folder}, books proved: {copied}.")
+
+
+@cli.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="What `backup` wrote.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Set aside the database that is there.")] = False,
+) -> None:
+    """Put a backup in place while no bot runs."""
+    settings = load_settings()
+    setup_logging(level="ERROR", secrets=settings.secrets)
+    copied = put_back(folder, settings.data_dir, replace=replace, retention_days=settings.retention_days)
+    typer.echo(f"Restored into {settings.data_dir}, books proved: {copied}.")
 
 
 def _execute(work: Coroutine[Any, Any, Any]) -> Any:

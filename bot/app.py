@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -48,10 +49,15 @@ class App:
 
     async def reconcile(self) -> list[str]:
         """Prove the books; where they do not add up, stop spending and alert the operator."""
-        faults = await self.db.read(ledger.reconcile)
-        self.jobs.paused = BOOKS_WRONG if faults else None
-        for fault in faults:
-            self.events.emit(OperatorAlert(f"{BOOKS_WRONG} {fault}"))
+        try:
+            faults = await self.db.read(ledger.reconcile)
+        except sqlite3.DatabaseError as error:
+            faults = [f"The database can't be read ({error}); restore it from a backup."]
+        if self.jobs.paused in (None, BOOKS_WRONG):
+            self.jobs.paused = BOOKS_WRONG if faults else None
+        if faults:
+            more = f" And {len(faults) - 1} more faults." if len(faults) > 1 else ""
+            self.events.emit(OperatorAlert(f"{BOOKS_WRONG} {faults[0]}{more}"))
         return faults
 
     async def sweep(self) -> int:
@@ -69,21 +75,25 @@ async def open_app(
     fetch: Fetch,
     clock: Clock | None = None,
     backends: Sequence[Backend] = (),
+    over_db: Callable[[Database], Database] = lambda db: db,
+    over_store: Callable[[PictureStore], PictureStore] = lambda store: store,
 ) -> AsyncIterator[App]:
     """Open the app; close all of it, running jobs given their grace, on leaving.
 
     `fetch` gets an attachment's bytes from its address. `backends` stand in for those
-    that the settings name. Raises `OperatorError` with a sentence that says what to do.
+    that the settings name; `over_db` and `over_store` may put something between the app
+    and its disk. Raises `OperatorError` with a sentence that says what to do.
     """
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
-        db = await _open_database(stack, settings)
+        db = over_db(await _open_database(stack, settings))
         made = backends or [make_backend(name, settings, clock) for name in settings.backends_in_use]
         for backend in made:
             stack.push_async_callback(backend.aclose)
         pool = PicturePool(children=settings.decoder_children)
         stack.push_async_callback(pool.aclose)
-        app = _wire(settings, clock, db, made, pool, fetch, stack)
+        store = over_store(PictureStore(settings.data_dir / "pictures"))
+        app = _wire(settings, clock, db, store, made, pool, fetch, stack)
         await app.reconcile()
         yield app
 
@@ -137,13 +147,14 @@ def _wire(
     settings: Settings,
     clock: Clock,
     db: Database,
+    store: PictureStore,
     backends: Sequence[Backend],
     pool: PicturePool,
     fetch: Fetch,
     stack: AsyncExitStack,
 ) -> App:
-    store = PictureStore(settings.data_dir / "pictures")
     events = Events()
+    db.on_broken = lambda sentence: events.emit(OperatorAlert(f"{sentence} Jobs wait until it can."))
     router = Router(backends, spill_wait_s=settings.spill_wait_s)
     queue = FairQueue(_limits(settings))
     prices = Prices(settings.price_per_sample, settings.price_per_megapixel_step)

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,7 +14,7 @@ import discord
 from discord.ext import commands
 
 from bot.app import App
-from bot.errors import JobGone, OperatorError, UnusablePicture
+from bot.errors import JobGone, UnusablePicture
 from bot.interactions import NO_MENTIONS, JobButton, Tree
 from db import guilds
 
@@ -33,13 +32,21 @@ DISCORD_HOSTS: Final = frozenset(
     }
 )
 
+Farewell = Callable[[], Awaitable[None]]
 Press = Callable[[discord.Interaction[Any], JobButton], Awaitable[None]]
 
 
 class Img2ImgBot(commands.AutoShardedBot):
     """The client. It needs no privileged intent and caches no members or messages."""
 
-    def __init__(self, *, shard_count: int | None = None, cdn_hosts: frozenset[str] = DISCORD_HOSTS) -> None:
+    def __init__(
+        self,
+        *,
+        shard_count: int | None = None,
+        cdn_hosts: frozenset[str] = DISCORD_HOSTS,
+        servers_wait_s: float = 2.0,
+    ) -> None:
+        """Get ready to connect; `servers_wait_s` after the last server is announced, it is ready."""
         super().__init__(
             command_prefix=commands.when_mentioned,
             help_command=None,
@@ -52,11 +59,12 @@ class Img2ImgBot(commands.AutoShardedBot):
             allowed_contexts=discord.app_commands.AppCommandContext(guild=True),
             allowed_installs=discord.app_commands.AppInstallationType(guild=True),
             shard_count=shard_count,
+            guild_ready_timeout=servers_wait_s,
         )
         self._cdn_hosts = cdn_hosts
         self._app: App | None = None
         self._presses: dict[str, Press] = {}
-        self._recovered = False
+        self._farewells: list[Farewell] = []
 
     @property
     def app(self) -> App:
@@ -79,11 +87,16 @@ class Img2ImgBot(commands.AutoShardedBot):
         return await self.http.get_from_cdn(url)
 
     async def setup_hook(self) -> None:
-        """Load every extension, loudly; register buttons; sync commands if they changed."""
+        """Load every extension, loudly; register buttons; sync commands; take up unfinished jobs.
+
+        This is after the login, so that Discord can be told of them, and before the
+        gateway, so that no new job can be taken for one that a crash left behind.
+        """
         self.add_dynamic_items(JobButton)
         for extension in EXTENSIONS:
             await self.load_extension(extension)
         await self._sync_if_changed()
+        await self.app.dispatcher.recover()
 
     async def _sync_if_changed(self) -> None:
         """Send the commands to Discord only when they differ: it allows few such calls a day."""
@@ -98,11 +111,22 @@ class Img2ImgBot(commands.AutoShardedBot):
         await self.app.db.write(lambda tx: guilds.remember(tx, key="commands", value=stamp))
 
     async def on_ready(self) -> None:
-        """Take up unfinished jobs, once, when Discord can be told of them."""
-        if not self._recovered:
-            self._recovered = True
-            await self.app.dispatcher.recover()
-            log.info("Ready as %s in %d servers", self.user, len(self.guilds))
+        """Say so in the log; it happens again after a new session."""
+        log.info("Ready as %s in %d servers", self.user, len(self.guilds))
+
+    # --------------------------------------------------------------- the end
+
+    def before_close(self, farewell: Farewell) -> None:
+        """Let `farewell` run before the client is closed in good order."""
+        self._farewells.append(farewell)
+
+    async def say_farewell(self, timeout_s: float) -> None:
+        """Let everything that is still to be shown be shown, for at most `timeout_s`."""
+        tasks = [asyncio.ensure_future(farewell()) for farewell in self._farewells]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout_s)
+            for task in late:
+                task.cancel()
 
     # ---------------------------------------------------------------- buttons
 
@@ -116,32 +140,3 @@ class Img2ImgBot(commands.AutoShardedBot):
         if press is None:
             raise JobGone
         await press(interaction, button)
-
-
-async def run_until_stopped(client: Img2ImgBot, token: str) -> None:
-    """Run the client until SIGTERM or SIGINT. Raises `OperatorError` for a token Discord refuses."""
-    loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    async with client:
-        running = asyncio.create_task(_start(client, token))
-        stopping = asyncio.create_task(stopped.wait())
-        await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            stopping.cancel()
-            running.result()
-        else:
-            log.info("Stopping: running jobs may finish")
-            await client.app.dispatcher.drain(client.app.settings.shutdown_grace_s)
-            await client.close()
-            await asyncio.gather(running, return_exceptions=True)
-
-
-async def _start(client: Img2ImgBot, token: str) -> None:
-    try:
-        await client.start(token)
-    except discord.LoginFailure as error:
-        raise OperatorError(
-            "Discord refuses the token; put the right one into IMG2IMG_DISCORD_TOKEN."
-        ) from error

@@ -11,6 +11,7 @@ import logging
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from bot.backends.base import Generation, Picture, Progress
 from bot.backends.router import Lane, Router
@@ -18,12 +19,14 @@ from bot.clock import Clock
 from bot.credits import Credits
 from bot.errors import (
     BackendDown,
-    BackendError,
+    BackendUnreachable,
     BackendUnsure,
     BotError,
+    OperatorError,
     UserError,
 )
 from bot.events import (
+    BotStopping,
     Event,
     Events,
     InputRefused,
@@ -41,10 +44,16 @@ from bot.params import Img2ImgParams
 from bot.queue import FairQueue, Ticket
 from bot.store import PictureStore
 from db import jobs as rows
-from db.database import Database
+from db.database import Database, DatabaseBrokenError, T, Unit
 from db.jobs import Job, Result
 
 log = logging.getLogger(__name__)
+
+#: The last ends before a start are told again: a crash may have come between an end and its telling.
+TOLD_AGAIN_S: Final = 60.0
+
+DISK_WAIT_S_MIN: Final = 1.0
+DISK_WAIT_S_MAX: Final = 60.0
 
 RESTARTED = "The bot was restarted while making this picture. It cost you nothing; please try again."
 BROKE = "Something broke while making this picture. It cost you nothing; please try again."
@@ -88,13 +97,21 @@ class Dispatcher:
         self._unwanted: set[int] = set()
         self._retry_later: asyncio.Task[None] | None = None
         self._draining = False
+        self._recovered = False
 
     # ------------------------------------------------------------ life of the bot
 
     async def recover(self) -> None:
-        """Take up every unfinished job by its state. Call once, before any new job."""
+        """Take up every unfinished job by its state and tell the last ends again.
+
+        Call it before any new job. Called again, it only says anew where each job stands.
+        """
+        take_up = self._announce if self._recovered else self._take_up
+        self._recovered = True
         for job in await self._db.read(rows.unfinished):
-            await self._take_up(job)
+            await take_up(job)
+        for job in await self._db.read(lambda tx: rows.ended_last(tx, within_s=TOLD_AGAIN_S)):
+            self._events.emit(JobFailed(job.id) if job.state == "failed" else JobCancelled(job.id))
 
     async def _take_up(self, job: Job) -> None:
         if job.state == "rendered":
@@ -106,6 +123,13 @@ class Dispatcher:
         else:
             await self._fail(job.id, RESTARTED)
 
+    async def _announce(self, job: Job) -> None:
+        """Say again where a job of this life stands, to listeners that are new."""
+        if job.state == "rendered":
+            self._events.emit(JobRendered(job.id))
+        elif job.state == "queued" and self._queue.place(job.id) is not None:
+            self._events.emit(JobQueued(job.id, is_new=False))
+
     async def drain(self, grace_s: float) -> None:
         """Start nothing more, let running jobs finish for `grace_s`, then stop them where they are.
 
@@ -114,12 +138,15 @@ class Dispatcher:
         self._draining = True
         if self._retry_later:
             self._retry_later.cancel()
+        self._events.emit(BotStopping(self.order()))
         if self._running:
             await asyncio.wait(self._running, timeout=grace_s)
         left = [*self._running, *self._calls.values()]
         for task in left:
             task.cancel()
+        unfinished = tuple(self._calls)
         await asyncio.gather(*left, return_exceptions=True)
+        self._events.emit(BotStopping(unfinished))
 
     # --------------------------------------------------------------------- queue
 
@@ -227,7 +254,7 @@ class Dispatcher:
             claimed = rows.claim(tx, job_id=job_id, backend=lane.backend.name, now=self._clock.now())
             return job if claimed else None
 
-        return await self._db.write(unit)
+        return await self._write(unit)
 
     async def _call(self, job: Job, lane: Lane, image: bytes) -> Generation | None:
         """Call the backend; None if its requester cancelled meanwhile."""
@@ -270,27 +297,58 @@ class Dispatcher:
             self._credits.settle(tx, job_id=job.id, charged=charged)
             return rows.render(tx, job_id=job.id, pictures=results, charged=charged, now=self._clock.now())
 
-        await self._db.write(unit)
+        await self._write(unit)
         self._events.emit(JobRendered(job.id))
 
     async def _not_made(self, job_id: int, lane: Lane, error: BotError) -> Job | None:
         log.warning("Job %d on %s: %s %s", job_id, lane.backend.name, error, error.detail)
-        if isinstance(error, BackendDown):
-            self._trip(lane, error)
-        elsewhere = isinstance(error, BackendDown) and self._router.preferred(self._clock.now())
-        if isinstance(error, BackendUnsure) or elsewhere:
-            again = await self._db.write(lambda tx: _requeue(tx, job_id))
+        self._judge(lane, error)
+        if self._is_worth_another_try(lane, error):
+            again = await self._write(lambda tx: _requeue(tx, job_id))
             if again is not None:
                 return again
         await self._fail(job_id, str(error))
         return None
 
-    def _trip(self, lane: Lane, error: BackendError) -> None:
-        if lane.trip(self._clock.now()):
+    def _judge(self, lane: Lane, error: BotError) -> None:
+        """Open the backend's breaker where the error says that it is out of use."""
+        now = self._clock.now()
+        if isinstance(error, OperatorError):
+            self._events.emit(OperatorAlert(f"A picture could not be kept: {error}"))
+        elif isinstance(error, BackendDown):
+            self._alert(lane, error, opened=lane.trip(now))
+        elif isinstance(error, (BackendUnreachable, BackendUnsure)):
+            self._alert(lane, error, opened=lane.stumble(now))
+
+    def _alert(self, lane: Lane, error: BotError, *, opened: bool) -> None:
+        if opened:
             label = lane.backend.capabilities.label
             sentence = f"{label} is out of use: {error.detail or error} Jobs wait and are tried again."
             log.error(sentence)
             self._events.emit(OperatorAlert(sentence))
+
+    def _is_worth_another_try(self, lane: Lane, error: BotError) -> bool:
+        """Tell whether the job may go back in line: to another backend, or to wait for this one."""
+        now = self._clock.now()
+        if isinstance(error, BackendUnreachable):
+            return lane.is_paused(now) or self._router.preferred(now) is not lane
+        elsewhere = isinstance(error, BackendDown) and self._router.preferred(now) is not None
+        return isinstance(error, BackendUnsure) or elsewhere
+
+    async def _write(self, unit: Unit[T]) -> T:
+        """Commit a change of a job's state, however long the disk won't have it.
+
+        A job that waits here keeps its place at its backend, so that nothing new is
+        started, and nothing spent, that could not be recorded either.
+        """
+        wait_s = DISK_WAIT_S_MIN
+        while True:
+            try:
+                return await self._db.write(unit)
+            except DatabaseBrokenError:
+                log.exception("A change waits for the disk")
+                await self._clock.sleep(wait_s)
+                wait_s = min(wait_s * 2, DISK_WAIT_S_MAX)
 
     async def _fail(self, job_id: int, sentence: str) -> None:
         await self._end_failed(job_id, sentence, JobFailed(job_id))
@@ -303,7 +361,7 @@ class Dispatcher:
             self._credits.release(tx, job_id=job_id)
             return rows.fail(tx, job_id=job_id, failure=sentence, now=self._clock.now())
 
-        if await self._db.write(unit):
+        if await self._write(unit):
             self._events.emit(event)
 
     def _input_refused(self, job_id: int, error: UserError) -> None:
@@ -335,7 +393,7 @@ class Dispatcher:
             self._credits.release(tx, job_id=job_id)
             return rows.cancel(tx, job_id=job_id, from_state=from_state, now=self._clock.now())
 
-        cancelled = await self._db.write(unit)
+        cancelled = await self._write(unit)
         if cancelled:
             self._events.emit(JobCancelled(job_id))
         return cancelled

@@ -7,11 +7,13 @@
     │   ├── NotAllowed                not this person, not this place
     │   ├── NotEnoughCredits          says what is missing and when enough is back
     │   ├── QueueFull                 says for whom, and to come back
+    │   ├── AlreadyAsked              this very request was taken before
     │   ├── JobGone                   a button of something that is not there any more
     │   └── Paused                    the bot is not taking work just now
     ├── BackendError              a backend made no picture: the job fails, its hold is voided
     │   ├── BackendRefused            the request itself was refused (an option, the picture)
     │   ├── BackendFailed             the backend broke; trying again by itself would not help
+    │   │   └── BackendUnreachable        nothing went out: three in a row, and it is left alone for a while
     │   ├── BackendUnsure             it may have worked, nobody can tell: once more at our cost
     │   ├── BackendThrottled          told to slow down for longer than a call may last
     │   └── BackendDown               stop calling it, tell the operator
@@ -58,6 +60,10 @@ class QueueFull(UserError):
     """The queue is full. Please try again in a few minutes."""
 
 
+class AlreadyAsked(UserError):
+    """Your picture is under way already. It comes in its card by itself."""
+
+
 class JobGone(UserError):
     """That picture is not kept any more. Please start again with /img2img."""
 
@@ -76,6 +82,10 @@ class BackendRefused(BackendError):
 
 class BackendFailed(BackendError):
     """The picture service failed on this request. It cost you nothing; please try again."""
+
+
+class BackendUnreachable(BackendFailed):
+    """The picture service can't be reached just now. It cost you nothing; please try again in a minute."""
 
 
 class BackendUnsure(BackendError):

@@ -70,6 +70,13 @@ class JobCancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class BotStopping:
+    """The bot stops; these jobs go on after its restart."""
+
+    job_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorAlert:
     """Something that the operator must mend, in a sentence."""
 
@@ -84,6 +91,7 @@ Event = (
     | InputRefused
     | JobFailed
     | JobCancelled
+    | BotStopping
     | OperatorAlert
 )
 Listener = Callable[[Event], None]

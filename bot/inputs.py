@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bot.errors import UnusablePicture, UserError
+from bot.errors import BotError, UnusablePicture, UserError
 from bot.images import INPUT_BYTES_MAX, PicturePool
 from bot.picture_child import AREA_MAX, SIDE_MAX, SIDE_MIN, SIDE_STEP, fitted_size
 from bot.store import PictureStore
@@ -116,6 +116,8 @@ class Inputs:
 def _as_user_error(error: BaseException) -> UserError:
     if isinstance(error, UserError):
         return error
+    if isinstance(error, BotError):
+        return UserError(str(error), detail=error.detail)
     return UnusablePicture(
         "That picture could not be fetched; please send it again.", detail=f"{type(error).__name__}: {error}"
     )

@@ -10,16 +10,24 @@ import logging
 import re
 from typing import Any, Final, Self
 
+import aiohttp
 import discord
 from discord import app_commands, ui
 
 from bot.errors import BotError, NotAllowed
+from db.database import DatabaseBrokenError
 
 log = logging.getLogger(__name__)
 
 #: Unknown interaction, already acknowledged, invalid webhook token: nobody is there to be told.
 GONE_CODES: Final = frozenset({10062, 40060, 50027, 10015})
+#: What a request to Discord raises: an answer of its own, or trouble on the way there and back.
+TROUBLE: Final = (discord.HTTPException, aiohttp.ClientError, OSError)
 NO_MENTIONS: Final = discord.AllowedMentions.none()
+NO_DISK: Final = (
+    "The bot can't store anything just now, so nothing was charged."
+    " Its operator has been told; please try again in a few minutes."
+)
 BROKEN: Final = "Something broke on our side and nothing was charged. Please try again in a minute."
 
 
@@ -28,6 +36,8 @@ def sentence_of(error: BaseException) -> str | None:
     if isinstance(error, BotError):
         when = f" <t:{int(error.until)}:R>." if error.until is not None else ""
         return f"{error}{when}"
+    if isinstance(error, DatabaseBrokenError):
+        return NO_DISK
     if isinstance(error, app_commands.NoPrivateMessage):
         return "That works only in a server, not in a direct message."
     if isinstance(error, (app_commands.MissingPermissions, app_commands.CheckFailure)):
@@ -62,7 +72,7 @@ async def reply(interaction: discord.Interaction, text: str) -> None:
             await interaction.followup.send(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
         else:
             await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
-    except discord.HTTPException as error:
+    except TROUBLE as error:
         if not is_gone(error):
             log.warning("A private answer could not be sent: %s", error)
 

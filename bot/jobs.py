@@ -9,7 +9,7 @@ from typing import Final
 from bot.clock import Clock
 from bot.credits import MEGAPIXEL, Credits
 from bot.dispatcher import Dispatcher
-from bot.errors import JobGone, NotAllowed, Paused
+from bot.errors import AlreadyAsked, JobGone, NotAllowed, Paused
 from bot.inputs import Source, check_size, is_normal_size, normal_pixels
 from bot.params import Img2ImgParams, random_seed
 from bot.queue import FairQueue
@@ -20,6 +20,8 @@ from db.jobs import Job, Operation, Result
 SUBTLE_STRENGTH: Final = 0.35
 STRONG_STRENGTH: Final = 0.75
 HISTORY_MAX: Final = 10
+#: A forged button can name a number that SQLite has no room for.
+ID_END: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,9 @@ class Jobs:
         return job
 
     def _store(self, tx: sqlite3.Connection, job: Job) -> None:
+        if rows.get(tx, job.id) is not None:
+            # Discord sends an interaction again when its gateway is resumed.
+            raise AlreadyAsked
         rows.insert(tx, replace(job, day=self._credits.today(tx)))
         self._credits.hold(tx, job_id=job.id, guild_id=job.guild_id, user_id=job.user_id, amount=job.price)
 
@@ -156,7 +161,7 @@ class Jobs:
         """Return the job of this id, whoever asks; None if there is none."""
 
         def unit(tx: sqlite3.Connection) -> JobView | None:
-            job = rows.get(tx, job_id)
+            job = rows.get(tx, job_id) if job_id < ID_END else None
             return _view(tx, job) if job else None
 
         return await self._db.read(unit)

@@ -52,7 +52,12 @@ class Running:
     wait_s: float = 0
 
 
-Face = Waiting | Running
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The bot stops: the job goes on after its restart."""
+
+
+Face = Waiting | Running | Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,12 @@ def running_card(view: JobView, face: Running) -> ui.LayoutView:
         head = f"### 🎨 Making your picture, {duration_text(face.wait_s)}"
     cancel = [_row(_cancel_button(view))] if face.can_cancel else []
     return _card(RUNNING_COLOUR, _asked(view, head), _facts(view, _price(view)), *cancel)
+
+
+def held_card(view: JobView) -> ui.LayoutView:
+    """Return the card of a job that goes on after a restart."""
+    head = "### 💤 The bot is being restarted\nYour picture comes by itself when it is back."
+    return _card(WAITING_COLOUR, ui.TextDisplay(f"{head}\n{_asked(view)}\n-# {_by(view)}"))
 
 
 def result_card(view: JobView, maker: Maker, filenames: list[str]) -> ui.LayoutView:

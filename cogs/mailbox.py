@@ -14,7 +14,7 @@ from discord import ui
 
 from bot.client import Img2ImgBot
 from bot.errors import BotError
-from bot.interactions import NO_MENTIONS, is_gone
+from bot.interactions import NO_MENTIONS, TROUBLE, is_gone
 from bot.jobs import JobView
 from db.jobs import Job
 
@@ -106,7 +106,7 @@ class Mailbox:
         try:
             await webhook.send(sentence, ephemeral=True, allowed_mentions=NO_MENTIONS)
             await webhook.delete_message(view.job.message_id or cast("int", "@original"))
-        except discord.HTTPException as error:
+        except TROUBLE as error:
             log.info("The card of job %d could not be withdrawn: %s", view.job.id, error)
             return False
         return True

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, Final
 
-import discord
 from discord.ext import commands, tasks
 
 from bot.client import Img2ImgBot
 from bot.events import Event, OperatorAlert
-from bot.interactions import NO_MENTIONS
+from bot.interactions import NO_MENTIONS, TROUBLE
+
+#: One alert, not a hundred: the same is said once an hour, and never more than so many things.
+REPEAT_S_MIN: Final = 3_600.0
+ALERTS_AN_HOUR_MAX: Final = 10
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +24,7 @@ class Operator(commands.Cog):
 
     def __init__(self, bot: Img2ImgBot) -> None:
         self._bot = bot
+        self._told: dict[str, float] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._unsubscribe = bot.app.events.subscribe(self._heard)
 
@@ -34,16 +38,25 @@ class Operator(commands.Cog):
         self._hourly.cancel()
 
     def _heard(self, event: Event) -> None:
-        if isinstance(event, OperatorAlert):
+        if isinstance(event, OperatorAlert) and self._is_news(event.sentence):
             task = asyncio.create_task(self._alert(event.sentence))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _is_news(self, sentence: str) -> bool:
+        """Tell whether the owner has not heard the same within the hour."""
+        now = self._bot.app.clock.now()
+        self._told = {said: at for said, at in self._told.items() if now - at < REPEAT_S_MIN}
+        is_news = sentence not in self._told and len(self._told) < ALERTS_AN_HOUR_MAX
+        if is_news:
+            self._told[sentence] = now
+        return is_news
 
     async def _alert(self, sentence: str) -> None:
         try:
             info = await self._bot.application_info()
             await info.owner.send(f"⚠️ {sentence}", allowed_mentions=NO_MENTIONS)
-        except (discord.HTTPException, OSError) as error:
+        except TROUBLE as error:
             log.warning("The owner could not be reached: %s", error)
 
     @tasks.loop(hours=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any, Final
 
 import discord
@@ -106,13 +107,18 @@ def params_from(**options: Any) -> Img2ImgParams:
     """
     given = {FIELD_OF.get(name, name): value for name, value in options.items() if value is not None}
     given.setdefault("seed", random_seed())
-    given["prompt"] = " ".join(str(given.get("prompt", "")).split())
+    given["prompt"] = " ".join(_without_controls(str(given.get("prompt", ""))).split())
     try:
         return Img2ImgParams(**given)
     except ValidationError as error:
         field = str(error.errors()[0]["loc"][0])
         option = next((name for name, long in FIELD_OF.items() if long == field), field)
         raise InvalidOption(_range_sentence(option)) from None
+
+
+def _without_controls(text: str) -> str:
+    """Return `text` with a blank in place of each control character, which no model reads."""
+    return "".join(" " if unicodedata.category(char) == "Cc" else char for char in text)
 
 
 def _range_sentence(option: str) -> str:

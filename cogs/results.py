@@ -19,6 +19,7 @@ from discord.ext import commands
 from bot.client import Img2ImgBot
 from bot.errors import BotError
 from bot.events import (
+    BotStopping,
     Event,
     InputRefused,
     JobCancelled,
@@ -28,10 +29,11 @@ from bot.events import (
     JobRendered,
     JobStarted,
 )
-from bot.interactions import NO_MENTIONS
+from bot.interactions import NO_MENTIONS, TROUBLE
 from bot.jobs import JobView
 from cogs import cards
 from cogs.mailbox import Mailbox, NowhereToPost, filenames_of
+from db.database import DatabaseBrokenError
 from db.jobs import Job
 
 log = logging.getLogger(__name__)
@@ -74,6 +76,8 @@ class Results(commands.Cog):
         self._tasks: set[asyncio.Task[None]] = set()
         self._places: asyncio.Task[None] | None = None
         self._delivering = asyncio.Semaphore(DELIVERIES_AT_ONCE_MAX)
+        self._stopping = False
+        bot.before_close(self._finish)
         self._unsubscribe = bot.app.events.subscribe(self._heard)
 
     async def cog_unload(self) -> None:
@@ -96,13 +100,20 @@ class Results(commands.Cog):
                 view=_layout(view, card.shown), ephemeral=job.private, allowed_mentions=NO_MENTIONS
             )
             if answer.message_id is not None:
-                await self._app.jobs.shown_at(job.id, message_id=answer.message_id, channel_id=job.channel_id)
+                await self._remember(job, answer.message_id)
         finally:
             card.posted.set()
 
+    async def _remember(self, job: Job, message_id: int) -> None:
+        try:
+            await self._app.jobs.shown_at(job.id, message_id=message_id, channel_id=job.channel_id)
+        except DatabaseBrokenError as error:
+            # The job stands; while its token lives, the card is found without the message's id.
+            log.warning("The card of job %d is not on record: %s", job.id, error)
+
     # -------------------------------------------------------------- what is heard
 
-    def _heard(self, event: Event) -> None:
+    def _heard(self, event: Event) -> None:  # noqa: C901 - one case an event
         match event:
             case JobQueued(job_id, is_new):
                 self._queued(job_id, is_new=is_new)
@@ -119,6 +130,10 @@ class Results(commands.Cog):
             case JobFailed(job_id) | JobCancelled(job_id):
                 self._spawn(self._show_end(job_id))
                 self._places_moved()
+            case BotStopping(job_ids):
+                self._stopping = True
+                for job_id in job_ids:
+                    self._spawn(self._hold(job_id))
             case _:
                 pass
 
@@ -144,7 +159,7 @@ class Results(commands.Cog):
     def _want(self, job_id: int, face: cards.Face) -> None:
         """Let the card show `face` soon: edits are spaced and only the newest is sent."""
         card = self._cards.get(job_id)
-        if card is None or card.closed or face == card.shown:
+        if card is None or card.closed or self._stopping or face == card.shown:
             return
         card.wanted = face
         if card.updater is None:
@@ -169,8 +184,19 @@ class Results(commands.Cog):
             card.shown, card.edited_at = face, self._now()
             try:
                 await self._mailbox.edit(view, _layout(view, face))
-            except (discord.HTTPException, OSError, NowhereToPost) as error:
+            except (*TROUBLE, NowhereToPost) as error:
                 log.info("The card of job %d could not be edited: %s", card.job_id, error)
+
+    async def _hold(self, job_id: int) -> None:
+        """Tell on a card that its job goes on after the restart."""
+        if card := self._cards.get(job_id):
+            await card.posted.wait()
+            await self._show(card, cards.Held())
+
+    async def _finish(self) -> None:
+        """Wait until all that has ended is delivered, and all that waits says why."""
+        while busy := self._tasks - {self._places, *(card.updater for card in self._cards.values())}:
+            await asyncio.wait(busy)
 
     def _progressed(self, job_id: int, step: int, steps: int) -> None:
         if card := self._cards.get(job_id):
@@ -228,14 +254,26 @@ class Results(commands.Cog):
 
     async def _show_end(self, job_id: int) -> None:
         await self._close(job_id)
+        for wait_s in (0.0, *DELIVERY_WAITS_S):
+            if wait_s:
+                await self._app.clock.sleep(wait_s)
+            if await self._try_end(job_id):
+                return
+
+    async def _try_end(self, job_id: int) -> bool:
+        """Edit the card of a job that made no picture; False if another try is due."""
         view = await self._app.jobs.find(job_id)
         if view is None:
-            return
+            return True
         layout = cards.failed_card(view) if view.job.state == "failed" else cards.cancelled_card(view)
         try:
             await self._mailbox.edit(view, layout)
-        except (discord.HTTPException, OSError, NowhereToPost) as error:
-            log.warning("The end of job %d could not be shown: %s", job_id, error)
+        except NowhereToPost as error:
+            log.info("The end of job %d can be shown nowhere: %s", job_id, error)
+        except TROUBLE as error:
+            log.warning("The end of job %d could not be shown yet: %s", job_id, error)
+            return False
+        return True
 
     async def _refuse(self, job_id: int, sentence: str) -> None:
         await self._close(job_id)
@@ -262,14 +300,13 @@ class Results(commands.Cog):
         try:
             files = await self.files(view)
             await self._mailbox.deliver(view, self.result_layout(view), files)
-        except (NowhereToPost, BotError) as error:
+            await self._app.jobs.delivered(job_id)
+        except (*TROUBLE, DatabaseBrokenError) as error:
+            log.warning("Job %d could not be posted yet, or not marked so: %s", job_id, error)
+            return False
+        except BotError as error:
             log.warning("Job %d stays in the history: %s", job_id, error)
             await self._app.jobs.undeliverable(job_id)
-            return True
-        except (discord.HTTPException, OSError) as error:
-            log.warning("Job %d could not be posted yet: %s", job_id, error)
-            return False
-        await self._app.jobs.delivered(job_id)
         return True
 
     # --------------------------------------------------------- a finished job's card
@@ -290,6 +327,8 @@ class Results(commands.Cog):
 
 
 def _layout(view: JobView, face: cards.Face) -> ui.LayoutView:
+    if isinstance(face, cards.Held):
+        return cards.held_card(view)
     if isinstance(face, cards.Waiting):
         return cards.waiting_card(view, face)
     return cards.running_card(view, face)

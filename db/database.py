@@ -28,6 +28,22 @@ Unit = Callable[[sqlite3.Connection], T]
 APPLICATION_ID: Final = 0x69326901
 UNITS_PER_COMMIT_MAX: Final = 256
 BUSY_TIMEOUT_MS: Final = 5_000
+_PRAGMAS: Final = (f"busy_timeout = {BUSY_TIMEOUT_MS}", "foreign_keys = ON")
+PRAGMAS_READING: Final = (*_PRAGMAS, "query_only = ON")
+#: With `synchronous = NORMAL`, most simulated power cuts lose commits that were acknowledged; with FULL none.
+PRAGMAS_WRITING: Final = (*_PRAGMAS, "journal_mode = WAL", "synchronous = FULL")
+_OF_THE_FILE: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
 
 
 class DatabaseUnfitError(Exception):
@@ -60,6 +76,9 @@ class Database:
         self._reader = reader
         self._waiting: list[_Waiting] = []
         self._committer: asyncio.Task[None] | None = None
+        self._is_broken = False
+        #: Called with a sentence when commits begin to fail, once until one succeeds.
+        self.on_broken: Callable[[str], None] = lambda _: None
 
     async def read(self, unit: Unit[T]) -> T:
         """Run `unit` on the read-only connection: it sees what is committed."""
@@ -93,19 +112,26 @@ class Database:
     async def _commit(self, batch: list[_Waiting]) -> None:
         units = [waiting.unit for waiting in batch]
         try:
-            outcomes = await self._writer.run(lambda connection: _run_batch(connection, units))
+            outcomes = await self._writer.run(lambda connection: run_batch(connection, units))
         except BaseException as error:
             broken = DatabaseBrokenError(f"The database could not store a change: {error}")
             for waiting in batch:
                 _fail(waiting.done, broken)
+            self._tell(str(broken))
             if not isinstance(error, Exception):
                 raise
             return
+        self._is_broken = False
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, _Raised):
                 _fail(waiting.done, outcome.error)
             elif not waiting.done.done():
                 waiting.done.set_result(outcome)
+
+    def _tell(self, sentence: str) -> None:
+        if not self._is_broken:
+            self._is_broken = True
+            self.on_broken(sentence)
 
     async def drain(self) -> None:
         """Wait until all that was handed to `write` is committed."""
@@ -123,7 +149,8 @@ class _Raised:
     error: Exception
 
 
-def _run_batch(connection: sqlite3.Connection, units: list[Unit[Any]]) -> list[Any]:
+def run_batch(connection: sqlite3.Connection, units: list[Unit[Any]]) -> list[Any]:
+    """Run the units in one transaction, each in a savepoint; return what each returned or raised."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         outcomes = [_run_unit(connection, unit) for unit in units]
@@ -140,13 +167,19 @@ def _run_unit(connection: sqlite3.Connection, unit: Unit[Any]) -> Any:
     try:
         outcome = unit(connection)
     except Exception as error:
-        if not connection.in_transaction:
-            # A full disk or a broken page rolls back everything: none of the batch stands.
+        if not connection.in_transaction or _is_the_files(error):
+            # A full disk or a broken page: none of the batch stands.
             raise
         connection.execute("ROLLBACK TO unit")
         outcome = _Raised(error)
     connection.execute("RELEASE unit")
     return outcome
+
+
+def _is_the_files(error: Exception) -> bool:
+    """Tell whether SQLite complains of the disk or the file, not of what it was asked to do."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _OF_THE_FILE
 
 
 # --------------------------------------------------------------------- opening
@@ -161,7 +194,7 @@ async def open_database(folder: Path) -> AsyncIterator[Database]:
     than this program, or damaged.
     """
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
-    with _locked(folder / "lock"):
+    with locked(folder / "lock"):
         path = folder / "bot.sqlite3"
         marker = folder / "identity"
         await asyncio.to_thread(_prepare, path, marker)
@@ -182,7 +215,9 @@ async def opened(path: Path) -> AsyncIterator[Database]:
             await database.drain()
 
 
-class _locked:  # noqa: N801 - used as a function is
+class locked:  # noqa: N801 - used as a function is
+    """Holds a lock file, so that no second process uses the folder. Raises `DatabaseUnfitError`."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[str] | None = None
@@ -214,13 +249,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Return a connection set as the ledger needs it: WAL, every commit fsynced, foreign keys on."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    connection.execute("PRAGMA foreign_keys = ON")
-    if read_only:
-        connection.execute("PRAGMA query_only = ON")
-    else:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+    for pragma in PRAGMAS_READING if read_only else PRAGMAS_WRITING:
+        connection.execute(f"PRAGMA {pragma}")
     return connection
 
 
@@ -236,6 +266,7 @@ def _prepare(path: Path, marker: Path) -> None:
         connection = connect(path)
         try:
             _check_owner(connection, path, new=missing)
+            _check_pages(connection, path, new=missing)
             migrate(connection, path)
             _check_identity(connection, path, marker)
         finally:
@@ -251,6 +282,13 @@ def _check_owner(connection: sqlite3.Connection, path: Path, *, new: bool) -> No
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     elif connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise DatabaseUnfitError(f"{path} is not this bot's database; move it away or set IMG2IMG_DATA_DIR.")
+
+
+def _check_pages(connection: sqlite3.Connection, path: Path, *, new: bool) -> None:
+    """Look for damage that shows without reading every index: what else is wrong, the reconcile finds."""
+    fault = "ok" if new else connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if fault != "ok":
+        raise DatabaseUnfitError(f"The database {path} is damaged ({fault}); restore it from a backup.")
 
 
 def migrations() -> list[tuple[int, str]]:

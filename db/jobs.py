@@ -103,6 +103,19 @@ def unfinished(tx: sqlite3.Connection) -> list[Job]:
     return [_job(row) for row in rows]
 
 
+def ended_last(tx: sqlite3.Connection, *, within_s: float) -> list[Job]:
+    """Return the jobs that ended without a picture in the last `within_s` before the newest end.
+
+    Seen from a new start, those are the ends that a crash may have kept from being shown.
+    """
+    rows = tx.execute(
+        "SELECT * FROM job WHERE state IN ('failed', 'cancelled')"
+        " AND ended_at >= (SELECT max(ended_at) FROM job) - ? ORDER BY ended_at, id",
+        (within_s,),
+    )
+    return [_job(row) for row in rows]
+
+
 def of_member(tx: sqlite3.Connection, *, guild_id: int, user_id: int, limit: int) -> list[Job]:
     """Return a member's latest jobs that have a picture which was not deleted, newest first."""
     rows = tx.execute(

@@ -10,17 +10,28 @@ import pytest
 from pydantic import SecretStr
 
 from bot.backends.segmind import Segmind
+from bot.clock import SystemClock
 from bot.images import PicturePool
 from tests.bot.backends.provider import (
     API_KEY,
     Provider,
     QuickClock,
+    close_after_body,
+    drip,
     error,
+    jpeg,
+    nonsense,
     picture,
     reset_after_body,
+    reset_before_body,
+    reset_in_answer,
+    reset_in_body,
     running_provider,
 )
 from tests.discord.simulator import World, a_picture, open_world, texts
+from tests.discord.wire import open_wire
+from tests.discord.wired import living
+from tests.pictures import dimension_bomb, encoded, noise, scan_bomb
 
 
 @asynccontextmanager
@@ -71,8 +82,19 @@ async def test_the_service_gets_the_documented_request(tmp_path: Path) -> None:
         (error(503), 2, "did not answer"),
         (reset_after_body, 2, "did not answer"),
         (picture(b"<html>busy</html>"), 2, "isn't a whole picture"),
+        (reset_in_answer, 2, "did not answer"),
+        (close_after_body, 2, "did not answer"),
+        (nonsense, 2, "did not answer"),
+        (picture(jpeg(size=(640, 480))[:-500]), 2, "isn't a whole picture"),
+        (picture(dimension_bomb()), 2, "no usable picture"),
+        (picture(scan_bomb(side=256)), 2, "no usable picture"),
+        (error(429, headers={"Retry-After": "1e9"}), 5, "too busy"),
+        (error(429, headers={"Retry-After": "-1"}), 5, "too busy"),
     ],
-    ids=["400", "401", "406", "500", "503", "reset", "html"],
+    ids=[
+        *("400", "401", "406", "500", "503", "reset", "html"),
+        *("half an answer", "no answer", "nonsense", "half a picture", "bomb", "scans", "far off", "past"),
+    ],
 )
 async def test_each_failure_costs_the_member_nothing(
     tmp_path: Path, answer: Any, calls: int, words: str
@@ -88,6 +110,44 @@ async def test_each_failure_costs_the_member_nothing(
         assert provider.posts == calls
         assert await world.available() == 40
         assert await world.books() == []
+
+
+@pytest.mark.parametrize("act", [reset_before_body, reset_in_body], ids=["before", "in"])
+async def test_a_call_cut_off_under_way_is_made_again(tmp_path: Path, act: Any) -> None:
+    """When the connection breaks before the request is out whole, it is sent again: nothing was paid yet."""
+    async with _world(tmp_path) as (world, provider):
+        provider.will(act, picture())
+        await world.img2img(image=("in.png", encoded(noise(1000, 1000), "PNG")))
+        assert len(world.card.attachments) == 1
+        assert await world.available() == 38
+
+
+async def test_a_dripping_answer_ends_at_the_deadline(tmp_path: Path) -> None:
+    """A service that sends a byte now and then keeps nobody waiting for longer than the deadline, twice."""
+    async with running_provider() as provider, open_wire() as wire:
+        provider.will(drip)
+        segmind = Segmind(
+            api_key=SecretStr(API_KEY), base_url=provider.url, clock=SystemClock(), deadline_s=0.5
+        )
+        async with living(tmp_path, wire, backends=[segmind]) as life:
+            await wire.until(lambda: wire.online)
+            await wire.slash(image=a_picture((64, 64)), prompt="a harbour")
+            await wire.until(lambda: "did not answer" in str(wire.messages))
+            await life.settled()
+            assert provider.posts == 2
+            assert await life.spent() == 0
+
+
+@pytest.mark.parametrize("left", ["NaN", "-5", "inf", "lots", "9" * 400, ""])
+async def test_absurd_headers_change_nothing(tmp_path: Path, left: str) -> None:
+    """Whatever the service says of the operator's credits, the picture comes and is paid once."""
+    async with _world(tmp_path) as (world, provider):
+        provider.will(
+            picture(headers={"x-remaining-credits": left, "x-generation-time": "\x01", "retry-after": "x"})
+        )
+        await world.img2img()
+        assert len(world.card.attachments) == 1
+        assert await world.available() == 38
 
 
 async def test_a_lost_answer_is_made_good(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import httpx
 from pydantic import SecretStr
 
 from bot.clock import Clock
-from bot.errors import BackendFailed, BackendUnsure, OperatorError
+from bot.errors import BackendUnreachable, BackendUnsure, OperatorError
 from bot.logs import Redactor, one_line
 
 TRIES_MAX: Final = 3
@@ -45,9 +45,6 @@ OnLine = Callable[[bytes], None]
 _TOO_MANY_REQUESTS: Final = 429
 _UNREACHED_BACKOFF_S: Final = 0.5
 _THROTTLED_BACKOFF_S: Final = 2.0
-_UNREACHED: Final = (
-    "The picture service can't be reached just now. It cost you nothing; please try again in a few minutes."
-)
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +103,7 @@ class PaidHttp:
         as it comes, and the last one is the answer's body.
 
         A 429 that is left after `THROTTLE_WAITS_MAX` waits, or that asks to wait past the
-        deadline, is returned as it is. Raises `BackendFailed` where the body never went
+        deadline, is returned as it is. Raises `BackendUnreachable` where the body never went
         out whole (nothing can have been charged) and `BackendUnsure` where it did and
         no whole answer came back.
         """
@@ -159,7 +156,7 @@ class PaidHttp:
                     raise BackendUnsure(detail=self._told(exc)) from None
                 failure = exc
                 _log.info("Not sent (try %d of %d): %s", attempt + 1, TRIES_MAX, self._told(exc))
-        raise BackendFailed(_UNREACHED, detail=self._told(failure))
+        raise BackendUnreachable(detail=self._told(failure))
 
     async def _send(
         self, method: str, path: str, content: bytes, sent: _BodySent, on_line: OnLine | None

@@ -14,6 +14,8 @@ from bot.backends.base import Backend
 
 PAUSE_S_MIN: Final = 15.0
 PAUSE_S_MAX: Final = 600.0
+#: So many calls in a row that got no answer are an outage and no accident.
+STUMBLES_MAX: Final = 3
 #: Weight of the newest job in the running mean of seconds a job.
 _NEWEST: Final = 0.2
 
@@ -27,6 +29,7 @@ class Lane:
         self.job_s_mean = backend.capabilities.typical_s
         self.open_until: float | None = None
         self._pause_s = PAUSE_S_MIN
+        self._stumbles = 0
 
     def has_room(self, now: float) -> bool:
         """Tell whether a job may start here: one at a time while the breaker tries again."""
@@ -50,10 +53,17 @@ class Lane:
         self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)
         return was_closed
 
+    def stumble(self, now: float) -> bool:
+        """Count a call without any answer; `STUMBLES_MAX` in a row open the breaker. True as `trip`'s."""
+        self._stumbles += 1
+        tries_again = self.open_until is not None
+        return (tries_again or self._stumbles >= STUMBLES_MAX) and self.trip(now)
+
     def succeeded(self, job_s: float) -> None:
         """Close the breaker and learn how long a job takes."""
         self.open_until = None
         self._pause_s = PAUSE_S_MIN
+        self._stumbles = 0
         self.job_s_mean += _NEWEST * (job_s - self.job_s_mean)
 
 

@@ -1,7 +1,7 @@
 """Which backend takes the next job, and when one is left alone."""
 
 from bot.backends.base import Backend, Capabilities
-from bot.backends.router import PAUSE_S_MAX, PAUSE_S_MIN, Lane, Router
+from bot.backends.router import PAUSE_S_MAX, PAUSE_S_MIN, STUMBLES_MAX, Lane, Router
 from tests.discord.simulator import SKETCHING, Sketcher
 
 
@@ -108,3 +108,12 @@ def test_a_pause_is_part_of_the_wait() -> None:
     router = Router([_backend()])
     router.lanes[0].trip(0)
     assert router.expected_wait_s(1, 0) == SKETCHING.typical_s + PAUSE_S_MIN
+
+
+def test_one_lost_call_is_an_accident_and_three_in_a_row_are_an_outage() -> None:
+    """Single lost calls stop nobody; so many in a row open the breaker, once."""
+    lane = Lane(_backend())
+    for _ in range(10):
+        assert not any(lane.stumble(0) for _ in range(STUMBLES_MAX - 1))
+        lane.succeeded(5)
+    assert [lane.stumble(0) for _ in range(STUMBLES_MAX + 1)] == [False, False, True, False]

@@ -1,0 +1,139 @@
+"""Keeps the bot on Discord: connects, connects anew when the connection breaks, and stops in good order.
+
+The library ends a client on an event that it can't parse, and gives up when
+Discord can't be reached at the start. Neither may end the work: the app lives on
+and gets a new client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable
+from typing import Final
+
+import discord
+
+from bot.app import App, open_app
+from bot.client import Img2ImgBot
+from bot.errors import OperatorError, UnusablePicture
+from bot.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RESTARTING: Final = "The bot is being restarted. Please try again in a minute."
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+#: Between two connections, for longer each time in a row.
+BACKOFF_S_MIN: Final = 1.0
+BACKOFF_S_MAX: Final = 60.0
+#: A connection that lasted this long was a good one.
+GOOD_S: Final = 60.0
+#: Of the grace, what is left for showing what was finished in it.
+SHOWING_S: Final = 5.0
+
+
+async def supervise(settings: Settings, token: str, *, make_client: Callable[[], Img2ImgBot]) -> None:
+    """Run the whole bot until it is told to stop. Raises `OperatorError` with a sentence."""
+    supervisor = Supervisor(make_client)
+    async with open_app(settings, fetch=supervisor.fetch) as app:
+        await supervisor.run(app, token)
+
+
+class Supervisor:
+    """One bot's life on Discord. `make_client` is called for each connection."""
+
+    def __init__(self, make_client: Callable[[], Img2ImgBot]) -> None:
+        self._make_client = make_client
+        self._client: Img2ImgBot | None = None
+        self._stopped = asyncio.Event()
+        self._hurried = asyncio.Event()
+
+    async def fetch(self, url: str) -> bytes:
+        """Return an attachment's bytes over the connection there is. Raises `UnusablePicture` without one."""
+        if self._client is None:
+            raise UnusablePicture("That picture could not be fetched; please send it again.")
+        return await self._client.fetch(url)
+
+    def stop(self) -> None:
+        """Stop in good order; called a second time, stop at once."""
+        (self._hurried if self._stopped.is_set() else self._stopped).set()
+
+    async def run(self, app: App, token: str) -> None:
+        """Stay on Discord until SIGTERM or SIGINT. Raises `OperatorError` for a token Discord refuses."""
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self.stop)
+        try:
+            await self._run(app, token)
+        finally:
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+
+    async def _run(self, app: App, token: str) -> None:
+        staying = asyncio.create_task(self._stay(app, token))
+        stopping = asyncio.create_task(self._stopped.wait())
+        await asyncio.wait([staying, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if staying.done():
+            staying.result()
+            return
+        await self._stop(app)
+        staying.cancel()
+        await asyncio.gather(staying, return_exceptions=True)
+
+    async def _stay(self, app: App, token: str) -> None:
+        pause_s = BACKOFF_S_MIN
+        while True:
+            began = time.monotonic()
+            await self._connect(app, token)
+            pause_s = BACKOFF_S_MIN if time.monotonic() - began > GOOD_S else min(pause_s * 2, BACKOFF_S_MAX)
+            log.info("Connecting anew in %.0f s", pause_s)
+            await app.clock.sleep(pause_s)
+
+    async def _connect(self, app: App, token: str) -> None:
+        """Stay connected for as long as it lasts."""
+        client = self._client = self._make_client()
+        client.app = app
+        try:
+            await client.start(token)
+        except discord.LoginFailure as error:
+            raise OperatorError(
+                "Discord refuses the token; put the right one into IMG2IMG_DISCORD_TOKEN."
+            ) from error
+        except Exception:
+            log.exception("The connection to Discord broke")
+        finally:
+            await _closed(client)
+
+    async def _stop(self, app: App) -> None:
+        log.info("Stopping: running jobs may finish; a second signal stops at once")
+        app.jobs.paused = RESTARTING
+        ending = asyncio.create_task(self._finish(app))
+        hurrying = asyncio.create_task(self._hurried.wait())
+        await asyncio.wait([ending, hurrying], return_when=asyncio.FIRST_COMPLETED)
+        for task in (ending, hurrying):
+            task.cancel()
+        await asyncio.gather(ending, hurrying, return_exceptions=True)
+        await app.dispatcher.drain(0)
+
+    async def _finish(self, app: App) -> None:
+        grace_s = app.settings.shutdown_grace_s
+        showing_s = min(SHOWING_S, grace_s / 2)
+        await app.dispatcher.drain(grace_s - showing_s)
+        if self._client is not None:
+            await self._client.say_farewell(showing_s)
+
+
+async def _closed(client: Img2ImgBot) -> None:
+    """Close the client to the end: interrupted half-way it would leave its sockets open."""
+    closing = asyncio.ensure_future(client.close())
+    interrupted = False
+    while not closing.done():
+        try:
+            await asyncio.wait([closing])
+        except asyncio.CancelledError:
+            interrupted = True
+    if interrupted:
+        raise asyncio.CancelledError
