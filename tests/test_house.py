@@ -16,6 +16,7 @@ KNOW_DISCORD = {
     "bot/interactions.py",
     "bot/demo.py",
     "bot/demo_door.py",
+    "bot/supervisor.py",
 }
 
 
