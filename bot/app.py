@@ -19,6 +19,8 @@ from bot.events import Events, OperatorAlert
 from bot.images import PicturePool
 from bot.inputs import Fetch, Inputs
 from bot.jobs import Jobs
+from bot.limits import Ceilings
+from bot.moderation import Moderation
 from bot.queue import FairQueue, QueueLimits
 from bot.settings import BackendName, Settings
 from bot.store import PictureStore
@@ -43,6 +45,7 @@ class App:
     router: Router
     dispatcher: Dispatcher
     jobs: Jobs
+    moderation: Moderation
 
     async def reconcile(self) -> list[str]:
         """Prove the books; where they do not add up, stop spending and alert the operator."""
@@ -119,9 +122,14 @@ def _wire(
     events = Events()
     router = Router(backends)
     queue = FairQueue(_limits(settings))
-    prices = Prices(settings.price_per_sample, settings.price_per_megapixel_step)
-    wallet = Credits(db=db, clock=clock, prices=prices, daily_allowance=settings.daily_allowance)
-    inputs = Inputs(db=db, pool=pool, store=store, fetch=fetch)
+    wallet = Credits(
+        db=db,
+        clock=clock,
+        prices=_prices(settings),
+        daily_allowance=settings.daily_allowance,
+        ceilings=_ceilings(settings),
+    )
+    inputs = Inputs(db=db, pool=pool, store=store, fetch=fetch, limits=wallet.limits)
     stack.push_async_callback(inputs.aclose)
     dispatcher = Dispatcher(
         db=db,
@@ -136,7 +144,25 @@ def _wire(
     )
     stack.push_async_callback(dispatcher.drain, settings.shutdown_grace_s)
     jobs = Jobs(db=db, clock=clock, wallet=wallet, queue=queue, dispatcher=dispatcher)
-    return App(settings, clock, db, store, wallet, events, router, dispatcher, jobs)
+    moderation = Moderation(db=db, clock=clock, wallet=wallet, events=events)
+    return App(settings, clock, db, store, wallet, events, router, dispatcher, jobs, moderation)
+
+
+def _prices(settings: Settings) -> Prices:
+    return Prices(settings.price_per_sample, settings.price_per_megapixel_step)
+
+
+def _ceilings(settings: Settings) -> Ceilings:
+    return Ceilings(
+        allowance_max=settings.allowance_max,
+        grant_max=settings.grant_max,
+        guild_daily_max=settings.guild_daily_max,
+        provider_daily_max=settings.provider_daily_max,
+        running_max=settings.member_running_max,
+        waiting_max=settings.member_waiting_max,
+        steps_max=settings.steps_max,
+        samples_max=settings.samples_max,
+    )
 
 
 def _limits(settings: Settings) -> QueueLimits:

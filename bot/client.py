@@ -39,9 +39,7 @@ Press = Callable[[discord.Interaction[Any], JobButton], Awaitable[None]]
 class Img2ImgBot(commands.AutoShardedBot):
     """The client. It needs no privileged intent and caches no members or messages."""
 
-    def __init__(
-        self, *, shard_count: int | None = None, cdn_hosts: frozenset[str] = DISCORD_HOSTS
-    ) -> None:
+    def __init__(self, *, shard_count: int | None = None, cdn_hosts: frozenset[str] = DISCORD_HOSTS) -> None:
         super().__init__(
             command_prefix=commands.when_mentioned,
             help_command=None,

@@ -123,13 +123,22 @@ class Dispatcher:
 
     # --------------------------------------------------------------------- queue
 
-    def enqueue(self, job: Job, *, is_new: bool = False, recovered: bool = False) -> None:
+    def enqueue(
+        self, job: Job, *, is_new: bool = False, recovered: bool = False, running_max: int | None = None
+    ) -> None:
         """Put a stored job in line and start on its input.
 
-        One that was sent before goes ahead of its owner's others.
+        One that was sent before goes ahead of its owner's others. `running_max` is the server's
+        cap on what the member may have running.
         """
         self._queue.push(
-            Ticket(job_id=job.id, guild_id=job.guild_id, member_id=job.user_id, cost=job.price),
+            Ticket(
+                job_id=job.id,
+                guild_id=job.guild_id,
+                member_id=job.user_id,
+                cost=job.price,
+                running_max=running_max,
+            ),
             front=job.attempt > 0,
             recovered=recovered,
         )
@@ -142,6 +151,11 @@ class Dispatcher:
         """Return the job's place and the wait that is expected."""
         place = self._queue.place(job_id)
         return Standing(place, self._router.expected_wait_s(place or 1, self._clock.now()))
+
+    def next_backend(self) -> str:
+        """Return the name of the backend that a job accepted now is priced for."""
+        lane = self._router.preferred(self._clock.now()) or self._router.lanes[0]
+        return lane.backend.name
 
     def order(self) -> tuple[int, ...]:
         """Return the waiting jobs in the order they will be served."""
@@ -212,7 +226,7 @@ class Dispatcher:
             return
         lane.succeeded(self._clock.now() - began)
         results = await self._keep(job_id, generation.pictures)
-        await self._render(job, results)
+        await self._render(job, results, backend=lane.backend.name)
 
     async def _claim(self, job_id: int, lane: Lane) -> Job | None:
         """Commit that the provider may be called now; None if the job is no longer waiting."""
@@ -257,13 +271,13 @@ class Dispatcher:
 
     # -------------------------------------------------------------------- its end
 
-    async def _render(self, job: Job, results: tuple[Result, ...]) -> None:
+    async def _render(self, job: Job, results: tuple[Result, ...], *, backend: str) -> None:
         params = Img2ImgParams.model_validate_json(job.request)
         made = params.model_copy(update={"samples": len(results)})
         pixels = max(result.width * result.height for result in results)
 
         def unit(tx: sqlite3.Connection) -> bool:
-            charged = min(job.price, self._credits.prices.of(made, pixels))
+            charged = min(job.price, self._credits.price(made, pixels, backend=backend))
             self._credits.settle(tx, job_id=job.id, charged=charged)
             return rows.render(tx, job_id=job.id, pictures=results, charged=charged, now=self._clock.now())
 

@@ -76,6 +76,13 @@ class OperatorAlert:
     sentence: str
 
 
+@dataclass(frozen=True, slots=True)
+class TrailGrew:
+    """Something was put on a server's trail that its log channel may want."""
+
+    guild_id: int
+
+
 Event = (
     JobQueued
     | JobStarted
@@ -85,6 +92,7 @@ Event = (
     | JobFailed
     | JobCancelled
     | OperatorAlert
+    | TrailGrew
 )
 Listener = Callable[[Event], None]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bot.clock import Clock
@@ -11,6 +11,7 @@ from bot.credits import MEGAPIXEL, Credits
 from bot.dispatcher import Dispatcher
 from bot.errors import JobGone, NotAllowed, Paused
 from bot.inputs import Source, check_size, is_normal_size, normal_pixels
+from bot.limits import Person, Place
 from bot.params import Img2ImgParams, random_seed
 from bot.queue import FairQueue
 from db import jobs as rows
@@ -26,7 +27,9 @@ HISTORY_MAX: Final = 10
 class Request:
     """Where a request came from: one interaction of one member in one channel of one server.
 
-    `token` lets us edit the answer until `token_expires_at` (seconds since 1970).
+    `token` lets us edit the answer until `token_expires_at` (seconds since 1970). `roles` are
+    those that the member has now, `place` is what the server's rules are held against, and
+    `private` None leaves it to the server.
     """
 
     id: int
@@ -35,7 +38,14 @@ class Request:
     channel_id: int
     token: str
     token_expires_at: float
-    private: bool = False
+    private: bool | None = False
+    roles: frozenset[int] = frozenset()
+    place: Place = field(default_factory=Place)
+
+    @property
+    def person(self) -> Person:
+        """Who asks."""
+        return Person(self.guild_id, self.user_id, self.roles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +81,19 @@ class Jobs:
         check_size(source.size_bytes)
         job = self._job(request, params, operation="img2img")
         pixels = normal_pixels(source.width, source.height)
-        return await self._accept(replace(job, source_url=source.url, input_pixels=pixels))
+        is_known = bool(source.width and source.height)
+        job = replace(job, source_url=source.url, input_pixels=pixels)
+        return await self._accept(request, job, params, is_known_size=is_known)
 
     async def reroll(self, request: Request, parent_id: int) -> Job:
         """Accept the same input and options once more, with a new seed."""
         parent = await self.view(parent_id, guild_id=request.guild_id)
         if parent.job.input_hash is None:
             raise JobGone
-        job = self._job(
-            request, parent.params.with_seed(random_seed()), operation="reroll", parent=parent.job
-        )
-        return await self._accept(
-            replace(job, input_hash=parent.job.input_hash, input_pixels=parent.job.input_pixels)
-        )
+        params = parent.params.with_seed(random_seed())
+        job = self._job(request, params, operation="reroll", parent=parent.job)
+        job = replace(job, input_hash=parent.job.input_hash, input_pixels=parent.job.input_pixels)
+        return await self._accept(request, job, params)
 
     async def vary(self, request: Request, parent_id: int, *, sample: int, strong: bool) -> Job:
         """Accept a variation: picture `sample` of a job becomes the input, with a new seed."""
@@ -100,15 +110,14 @@ class Jobs:
         )
         operation: Operation = "vary_strong" if strong else "vary_subtle"
         job = self._job(request, params, operation=operation, parent=parent.job)
-        return await self._accept(
-            replace(
-                job,
-                parent_sample=sample,
-                source_hash=result.hash,
-                input_hash=result.hash if is_normal_size(result.width, result.height) else None,
-                input_pixels=normal_pixels(result.width, result.height),
-            )
+        job = replace(
+            job,
+            parent_sample=sample,
+            source_hash=result.hash,
+            input_hash=result.hash if is_normal_size(result.width, result.height) else None,
+            input_pixels=normal_pixels(result.width, result.height),
         )
+        return await self._accept(request, job, params)
 
     def _job(
         self, request: Request, params: Img2ImgParams, *, operation: Operation, parent: Job | None = None
@@ -120,28 +129,54 @@ class Jobs:
             channel_id=request.channel_id,
             token=request.token,
             token_expires_at=request.token_expires_at,
-            private=request.private or (parent is not None and parent.private),
+            private=bool(request.private) or (parent is not None and parent.private),
+            age_restricted=request.place.age_restricted or (parent is not None and parent.age_restricted),
             operation=operation,
             parent_id=parent.id if parent else None,
             request=params.model_dump_json(),
             created_at=self._clock.now(),
         )
 
-    async def _accept(self, job: Job) -> Job:
+    async def _accept(
+        self, request: Request, job: Job, params: Img2ImgParams, *, is_known_size: bool = True
+    ) -> Job:
         if self.paused:
             raise Paused(self.paused)
-        params = Img2ImgParams.model_validate_json(job.request)
-        job = replace(job, price=self._credits.prices.of(params, job.input_pixels or MEGAPIXEL))
+        pixels = job.input_pixels or MEGAPIXEL
+        price = self._credits.price(params, pixels, backend=self._dispatcher.next_backend())
+        job = replace(job, price=price)
+
+        def unit(tx: sqlite3.Connection) -> tuple[Job, int]:
+            if is_known_size:
+                self._credits.limits.check_pixels(tx, job.guild_id, pixels)
+            return self._store(tx, request, job, params)
+
         # The place in line is reserved before the disk is waited for, so that the
         # bounds hold for requests that come at the same moment.
         with self._queue.reserve(guild_id=job.guild_id, member_id=job.user_id):
-            await self._db.write(lambda tx: self._store(tx, job))
-            self._dispatcher.enqueue(job, is_new=True)
-        return job
+            stored, running_max = await self._db.write(unit)
+            self._dispatcher.enqueue(stored, is_new=True, running_max=running_max)
+        return stored
 
-    def _store(self, tx: sqlite3.Connection, job: Job) -> None:
-        rows.insert(tx, replace(job, day=self._credits.today(tx)))
-        self._credits.hold(tx, job_id=job.id, guild_id=job.guild_id, user_id=job.user_id, amount=job.price)
+    def _store(
+        self, tx: sqlite3.Connection, request: Request, job: Job, params: Img2ImgParams
+    ) -> tuple[Job, int]:
+        """Hold the job against every limit, hold its credits and store it: all of it or nothing."""
+        limits = self._credits.limits
+        limits.check_person(tx, request.person)
+        limits.check_place(tx, job.guild_id, request.place)
+        job = replace(job, day=self._credits.today(tx))
+        limits.check_job(tx, job, params, day=job.day)
+        rows.insert(tx, job)
+        self._credits.hold(
+            tx,
+            job_id=job.id,
+            guild_id=job.guild_id,
+            user_id=job.user_id,
+            amount=job.price,
+            roles=request.roles,
+        )
+        return job, limits.running_max(tx, job.guild_id)
 
     # ----------------------------------------------------------------- looking
 

@@ -50,6 +50,23 @@ class Settings(BaseSettings):
         description="Credits for each step of a megapixel, on top.",
     )
 
+    allowance_max: int = Field(
+        default=1_000_000, ge=0, le=1_000_000, description="The highest daily allowance moderators may give."
+    )
+    grant_max: int = Field(
+        default=1_000_000, ge=1, le=1_000_000, description="The most credits moderators may move in one act."
+    )
+    guild_daily_max: int | None = Field(
+        default=None, ge=0, description="The most credits that one server may spend a UTC day; empty: no cap."
+    )
+    provider_daily_max: int | None = Field(
+        default=None,
+        ge=0,
+        description="The most credits that all servers together may spend a UTC day; empty: no cap.",
+    )
+    steps_max: int = Field(default=100, ge=1, le=100, description="The most steps of a picture, anywhere.")
+    samples_max: int = Field(default=4, ge=1, le=4, description="The most pictures of a job, anywhere.")
+
     waiting_max: int = Field(default=2_000, ge=1, description="Jobs that may wait in all.")
     guild_waiting_max: int = Field(default=200, ge=1, description="Jobs that may wait in one server.")
     member_waiting_max: int = Field(default=5, ge=1, description="Jobs that one member may have waiting.")
@@ -71,7 +88,9 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("discord_token", "segmind_api_key", mode="before")
+    @field_validator(
+        "discord_token", "segmind_api_key", "guild_daily_max", "provider_daily_max", mode="before"
+    )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if isinstance(value, str) and not value.strip() else value

@@ -14,7 +14,7 @@ from bot.interactions import GuardedModal, JobButton
 from bot.jobs import Request, check_owner
 from bot.params import PROMPT_CHARS_MAX, Img2ImgParams
 from cogs.options import SAMPLER_OPTION, SCHEDULER_OPTION, FieldOption, help_of, params_from
-from cogs.places import check_place, is_moderator
+from cogs.places import check_place, is_moderator, place_of, roles_of
 from cogs.results import Results
 from cogs.sources import from_attachment, from_message
 
@@ -203,6 +203,8 @@ def _request(interaction: discord.Interaction[Any], *, private: bool = False) ->
         token=interaction.token,
         token_expires_at=interaction.expires_at.timestamp(),
         private=private,
+        roles=roles_of(interaction.user),
+        place=place_of(interaction),
     )
 
 

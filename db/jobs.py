@@ -26,6 +26,8 @@ class Job:
     `source_hash` where the input comes from, `input_hash` the normalised input in the
     picture store (None until it is there), `price` the most it may cost and `charged`
     what it did cost. `token` is the interaction's, good until `token_expires_at`.
+    `age_restricted` tells that it was asked for where only adults are; `results_channel_id` is
+    where its server wants pictures, if not where they are asked for.
     """
 
     id: int
@@ -56,6 +58,8 @@ class Job:
     rendered_at: float | None = None
     ended_at: float | None = None
     deleted_at: float | None = None
+    age_restricted: bool = False
+    results_channel_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,8 @@ def get(tx: sqlite3.Connection, job_id: int) -> Job | None:
 
 
 def _job(row: sqlite3.Row) -> Job:
-    return Job(**{**dict(row), "private": bool(row["private"])})
+    flags = {name: bool(row[name]) for name in ("private", "age_restricted")}
+    return Job(**{**dict(row), **flags})
 
 
 def results(tx: sqlite3.Connection, job_id: int) -> tuple[Result, ...]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.credits import MEGAPIXEL, Credits, Moderator, Prices
+from bot.audit import Moderator
+from bot.credits import MEGAPIXEL, Credits, Prices
 from bot.errors import InvalidOption, NotEnoughCredits
 from bot.params import Img2ImgParams
 from db import jobs, ledger
@@ -162,7 +163,9 @@ async def test_a_hold_over_midnight_comes_back_once(bank: Bank) -> None:
 async def test_too_little_is_refused_with_what_is_missing(bank: Bank) -> None:
     """A member who can't pay is told the price, what he has, and when enough is back."""
     await bank.hold(1, 38)
-    with pytest.raises(NotEnoughCredits, match=r"That costs 4 credits and you have 2\. Your daily") as caught:
+    with pytest.raises(
+        NotEnoughCredits, match=r"That costs 4 credits and you have 2: 2 are missing\. Your daily"
+    ) as caught:
         await bank.hold(2, 4)
     assert caught.value.until == (bank.clock.time // DAY_S + 1) * DAY_S
     assert await bank.available() == 2
@@ -202,6 +205,15 @@ async def test_a_changed_allowance_counts_what_was_used_today(bank: Bank) -> Non
     assert await bank.available() == 5
     await bank.credits.set_allowance(bank.moderator(), user_id=7, allowance=10)
     assert await bank.available() == 0
+
+
+async def test_a_limit_that_falls_and_rises_again_gives_nothing_twice(bank: Bank) -> None:
+    """A member who spent his allowance can't refill it by losing a role or limit and getting it back."""
+    await bank.hold(1, 40)
+    await bank.settle(1, 40)
+    for allowance in (0, 40, 10, 40):
+        await bank.credits.set_allowance(bank.moderator(), user_id=7, allowance=allowance)
+        assert await bank.available() == 0
 
 
 async def test_the_servers_default_reaches_those_without_their_own(bank: Bank) -> None:
