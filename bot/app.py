@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bot.backends.base import Backend
@@ -126,6 +126,10 @@ def _wire(
         db=db,
         clock=clock,
         prices=_prices(settings),
+        prices_of={
+            name: replace(_prices(settings), **price.model_dump(exclude_none=True))
+            for name, price in settings.prices.items()
+        },
         daily_allowance=settings.daily_allowance,
         ceilings=_ceilings(settings),
     )
@@ -149,7 +153,12 @@ def _wire(
 
 
 def _prices(settings: Settings) -> Prices:
-    return Prices(settings.price_per_sample, settings.price_per_megapixel_step)
+    return Prices(
+        per_sample=settings.price_per_sample,
+        per_step=settings.price_per_step,
+        per_megapixel=settings.price_per_megapixel,
+        per_megapixel_step=settings.price_per_megapixel_step,
+    )
 
 
 def _ceilings(settings: Settings) -> Ceilings:

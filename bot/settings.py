@@ -5,13 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from bot.errors import OperatorError
 
 BackendName = Literal["segmind", "painter"]
 PREFIX = "IMG2IMG_"
+
+
+class BackendPrice(BaseModel):
+    """What one backend's pictures cost, where it differs from the prices for all; in credits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    per_sample: int | None = Field(default=None, ge=0, le=1_000_000)
+    per_step: float | None = Field(default=None, ge=0, le=10_000)
+    per_megapixel: float | None = Field(default=None, ge=0, le=10_000)
+    per_megapixel_step: float | None = Field(default=None, ge=0, le=10_000)
 
 
 class Settings(BaseSettings):
@@ -42,12 +53,22 @@ class Settings(BaseSettings):
         description="A member's free credits a UTC day, where a server sets none.",
     )
     price_per_sample: int = Field(default=1, ge=0, le=1_000_000, description="Credits for each picture.")
+    price_per_step: float = Field(
+        default=0, ge=0, le=10_000, allow_inf_nan=False, description="Credits for each step, on top."
+    )
+    price_per_megapixel: float = Field(
+        default=0, ge=0, le=10_000, allow_inf_nan=False, description="Credits for each megapixel, on top."
+    )
     price_per_megapixel_step: float = Field(
         default=0.15,
         ge=0,
         le=10_000,
         allow_inf_nan=False,
         description="Credits for each step of a megapixel, on top.",
+    )
+    prices: dict[BackendName, BackendPrice] = Field(
+        default={},
+        description='Single backends\' own prices, as JSON: {"painter": {"per_sample": 0, "per_step": 0.1}}.',
     )
 
     allowance_max: int = Field(
@@ -116,6 +137,8 @@ def load_settings(**given: Any) -> Settings:
     except ValidationError as error:
         wrong = "; ".join(f"{_variable(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False))
         raise OperatorError(f"These settings are wrong, please mend them: {wrong}.") from None
+    except SettingsError as error:
+        raise OperatorError(f"A setting can't be read, please mend it: {error}.") from None
     if "segmind" in settings.backends_in_use and settings.segmind_api_key is None:
         raise OperatorError(
             f"{PREFIX}SEGMIND_API_KEY is empty, but segmind is among {PREFIX}BACKENDS; set it."

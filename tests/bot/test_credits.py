@@ -1,6 +1,7 @@
 """Prices, allowances and what moderators set, on a real database."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -101,6 +102,13 @@ def test_prices_follow_samples_steps_and_size(samples: int, steps: int, pixels: 
     """A member pays whole credits for each picture, more for more steps and pixels."""
     params = Img2ImgParams(prompt="x", seed=0, samples=samples, num_inference_steps=steps)
     assert PRICES.of(params, pixels) == price
+
+
+def test_each_backend_can_have_its_own_prices() -> None:
+    """An operator prices steps, size and samples, a backend of his own below a hosted one."""
+    own = Prices(per_sample=0, per_megapixel_step=0, per_step=0.1, per_megapixel=2)
+    params = Img2ImgParams(prompt="x", seed=0, samples=2, num_inference_steps=25)
+    assert own.of(params, MEGAPIXEL) == 2 * math.ceil(2.5 + 2)
 
 
 async def test_the_allowance_is_spent_before_the_balance(bank: Bank) -> None:

@@ -307,12 +307,32 @@ async def test_members_see_their_credits(tmp_path: Path) -> None:
     """Allowance left, when it returns, the balance, and what a typical picture costs."""
     async with open_world(tmp_path) as world:
         await world.img2img()
-        answer = await world.alice.slash(world.channel, "credits")
+        answer = await world.alice.slash(world.channel, "credits show")
         text = texts(answer.response)
         assert answer.ephemeral
         assert "You can spend 38 credits" in text
         assert "**38** of 40 left" in text
         assert "typical picture costs 4 credits" in text
+        assert "**-2** · a picture" in text
+
+
+async def test_members_give_where_moderators_allow_it(tmp_path: Path) -> None:
+    """A gift moves from balance to balance, is on record, and is refused with a reason otherwise."""
+    async with open_world(tmp_path) as world:
+        await _quota(world, "grant", member=world.alice, amount=10)
+
+        async def give(amount: int, member: simcord.MemberActor) -> str:
+            options: dict[str, Any] = {"member": member, "amount": amount}
+            return str((await world.alice.slash(world.channel, "credits give", **options)).response.content)
+
+        assert "don't allow giving" in await give(4, world.bob)
+        await _confirmed(world, "server", giving=True)
+        assert "was 10 and is now **6**" in await give(4, world.bob)
+        assert (await world.available(), await world.available(world.bob)) == (46, 44)
+        assert "your balance is 6; the daily allowance can't be given" in await give(7, world.bob)
+        assert "yours already" in await give(1, world.alice)
+        assert "give" in await _quota(world, "history", member=world.bob)
+        assert await world.books() == []
 
 
 async def test_history_shows_a_picture_again(tmp_path: Path) -> None:
