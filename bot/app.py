@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
+from bot.audit import Trail
 from bot.backends.base import Backend
 from bot.backends.painter import Painter
 from bot.backends.router import Router
@@ -46,6 +47,7 @@ class App:
     dispatcher: Dispatcher
     jobs: Jobs
     moderation: Moderation
+    trail: Trail
 
     async def reconcile(self) -> list[str]:
         """Prove the books; where they do not add up, stop spending and alert the operator."""
@@ -149,7 +151,8 @@ def _wire(
     stack.push_async_callback(dispatcher.drain, settings.shutdown_grace_s)
     jobs = Jobs(db=db, clock=clock, wallet=wallet, queue=queue, dispatcher=dispatcher)
     moderation = Moderation(db=db, clock=clock, wallet=wallet, events=events)
-    return App(settings, clock, db, store, wallet, events, router, dispatcher, jobs, moderation)
+    trail = Trail(db=db, clock=clock, events=events)
+    return App(settings, clock, db, store, wallet, events, router, dispatcher, jobs, moderation, trail)
 
 
 def _prices(settings: Settings) -> Prices:

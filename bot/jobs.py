@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from bot.blocklist import find_blocked
 from bot.clock import Clock
 from bot.credits import MEGAPIXEL, Credits
 from bot.dispatcher import Dispatcher
@@ -15,6 +17,7 @@ from bot.limits import Person, Place
 from bot.params import Img2ImgParams, random_seed
 from bot.queue import FairQueue
 from db import jobs as rows
+from db import rules
 from db.database import Database
 from db.jobs import Job, Operation, Result
 
@@ -88,6 +91,7 @@ class Jobs:
     async def reroll(self, request: Request, parent_id: int) -> Job:
         """Accept the same input and options once more, with a new seed."""
         parent = await self.view(parent_id, guild_id=request.guild_id)
+        check_age(parent.job, request.place)
         if parent.job.input_hash is None:
             raise JobGone
         params = parent.params.with_seed(random_seed())
@@ -98,6 +102,7 @@ class Jobs:
     async def vary(self, request: Request, parent_id: int, *, sample: int, strong: bool) -> Job:
         """Accept a variation: picture `sample` of a job becomes the input, with a new seed."""
         parent = await self.view(parent_id, guild_id=request.guild_id)
+        check_age(parent.job, request.place)
         result = next((r for r in parent.results if r.sample == sample), None)
         if result is None:
             raise JobGone
@@ -142,6 +147,7 @@ class Jobs:
     ) -> Job:
         if self.paused:
             raise Paused(self.paused)
+        await self._check_prompt(request, params)
         pixels = job.input_pixels or MEGAPIXEL
         price = self._credits.price(params, pixels, backend=self._dispatcher.next_backend())
         job = replace(job, price=price)
@@ -158,6 +164,18 @@ class Jobs:
             self._dispatcher.enqueue(stored, is_new=True, running_max=running_max)
         return stored
 
+    async def _check_prompt(self, request: Request, params: Img2ImgParams) -> None:
+        """Raise `NotAllowed` for a prompt with what the server does not want where it is asked for."""
+        texts = await self._db.read(lambda tx: rules.blocked_texts(tx, request.guild_id))
+        if not texts:
+            return
+        adult = request.place.age_restricted
+        # Bounded, but in the worst case not instant: nobody else waits for it.
+        found = await asyncio.to_thread(find_blocked, params.prompt, texts, age_restricted=adult)
+        if found is not None:
+            what = f"“{found.text}” in prompts" if found.kind == "word" else "prompts like this one"
+            raise NotAllowed(f"The moderators of this server don't want {what}; please change yours.")
+
     def _store(
         self, tx: sqlite3.Connection, request: Request, job: Job, params: Img2ImgParams
     ) -> tuple[Job, int]:
@@ -165,7 +183,7 @@ class Jobs:
         limits = self._credits.limits
         limits.check_person(tx, request.person)
         limits.check_place(tx, job.guild_id, request.place)
-        job = replace(job, day=self._credits.today(tx))
+        job = self._as_server_wants(tx, request, replace(job, day=self._credits.today(tx)))
         limits.check_job(tx, job, params, day=job.day)
         rows.insert(tx, job)
         self._credits.hold(
@@ -177,6 +195,15 @@ class Jobs:
             roles=request.roles,
         )
         return job, limits.running_max(tx, job.guild_id)
+
+    def _as_server_wants(self, tx: sqlite3.Connection, request: Request, job: Job) -> Job:
+        mine = rules.of_guild(tx, job.guild_id)
+        if request.private is None and mine.private:
+            job = replace(job, private=True)
+        elsewhere = mine.results_channel_id not in (None, job.channel_id)
+        if elsewhere and not job.private and not job.age_restricted:
+            job = replace(job, results_channel_id=mine.results_channel_id)
+        return job
 
     # ----------------------------------------------------------------- looking
 
@@ -219,6 +246,10 @@ class Jobs:
         """Remember that the pictures can be posted nowhere: they stay in the history."""
         await self._db.write(lambda tx: rows.keep_undelivered(tx, job_id=job_id, now=self._clock.now()))
 
+    async def shown_in(self, message_id: int, *, guild_id: int) -> int | None:
+        """Return the id of the job that this message of the server shows, None if it shows none."""
+        return await self._db.read(lambda tx: rows.by_message(tx, guild_id=guild_id, message_id=message_id))
+
     # ---------------------------------------------------------------- stopping
 
     async def cancel(self, job_id: int, *, guild_id: int, user_id: int, is_moderator: bool) -> None:
@@ -248,6 +279,12 @@ def _view(tx: sqlite3.Connection, job: Job) -> JobView:
 def check_owner(job: Job, user_id: int) -> None:
     """Raise `NotAllowed` unless the job is this member's."""
     _check_owner(job, user_id, is_moderator=False, act="use")
+
+
+def check_age(job: Job, place: Place) -> None:
+    """Raise `NotAllowed` where a picture of an age-restricted channel would be shown elsewhere."""
+    if job.age_restricted and not place.age_restricted:
+        raise NotAllowed("That was made in an age-restricted channel; please go on in such a channel.")
 
 
 def _check_owner(job: Job, user_id: int, *, is_moderator: bool, act: str) -> None:

@@ -15,18 +15,32 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from bot.audit import Difference, Moderator, detail_of, record
+from bot.blocklist import checked, plain_text
 from bot.clock import Clock
 from bot.credits import Credits
 from bot.errors import InvalidOption, JobGone, NotAllowed
 from bot.events import Events, TrailGrew
 from bot.limits import RULE_NAMES, Person, megapixels_text
-from db import guilds, rules
+from db import guilds, rules, trail
 from db.database import Database
+from db.rules import BlockedText
 
 LARGE_AMOUNT: Final = 1_000
 CONFIRM_WITHIN_S: Final = 15 * 60
 
-Deed = Literal["set", "role", "server", "grant", "take", "reset", "freeze", "block", "channel", "option"]
+Deed = Literal[
+    "set",
+    "role",
+    "server",
+    "grant",
+    "take",
+    "reset",
+    "freeze",
+    "block",
+    "channel",
+    "option",
+    "text",
+]
 
 
 class Act(BaseModel):
@@ -45,6 +59,9 @@ class Act(BaseModel):
     amount: int | None = None
     on: bool | None = None
     rules: dict[str, int | None] = {}
+    text: str = ""
+    kind: Literal["word", "pattern"] = "word"
+    adult_ok: bool = False
 
     @property
     def is_wide(self) -> bool:
@@ -92,6 +109,7 @@ class Moderation:
             "freeze": self._freeze,
             "block": self._block,
             "channel": self._channel,
+            "text": self._text,
         }
 
     # ------------------------------------------------------------ doing and confirming
@@ -192,6 +210,8 @@ class Moderation:
         def change() -> None:
             for name, value in act.rules.items():
                 rules.change(tx, guild_id=by.guild_id, name=name, value=value)
+            if act.rules.get("log_channel_id"):
+                trail.start_mirror(tx, by.guild_id)
 
         return self._recorded(tx, by, act, differences, change)
 
@@ -244,6 +264,23 @@ class Moderation:
             lambda: rules.set_channel(tx, guild_id=by.guild_id, channel_id=channel_id, allowed=act.on),
         )
 
+    def _text(self, tx: sqlite3.Connection, by: Moderator, act: Act) -> tuple[Difference, ...]:
+        known = rules.blocked_texts(tx, by.guild_id)
+        if act.on:
+            entry = checked(act.kind, act.text, known, adult_ok=act.adult_ok)
+        else:
+            entry = _found(known, act.text)
+        before = entry.text in {old.text for old in known}
+        differences = (Difference(f"“{entry.text}” in prompts", _BLOCKED[before], _BLOCKED[bool(act.on)]),)
+
+        def change() -> None:
+            if act.on:
+                rules.set_blocked_text(tx, guild_id=by.guild_id, entry=entry)
+            else:
+                rules.remove_blocked_text(tx, guild_id=by.guild_id, text=entry.text)
+
+        return self._recorded(tx, by, act, differences, change)
+
     def _recorded(
         self,
         tx: sqlite3.Connection,
@@ -264,6 +301,14 @@ class Moderation:
         return differences
 
 
+def _found(known: list[BlockedText], text: str) -> BlockedText:
+    for entry in known:
+        if entry.text in (text.strip(), plain_text(text)):
+            return entry
+    raise InvalidOption("That is not blocked here; /calm show lists what is.")
+
+
+_BLOCKED: Final = {True: "blocked", False: "let through"}
 _CHANNEL: Final = {None: "as everywhere", True: "allowed", False: "forbidden"}
 
 

@@ -14,13 +14,13 @@ from bot.credits import MEGAPIXEL, Wallet
 from bot.errors import InvalidOption
 from bot.events import TrailGrew
 from bot.interactions import NO_MENTIONS, JobButton, reply, reply_card
-from bot.jobs import JobView, check_owner
+from bot.jobs import JobView, check_age, check_owner
 from bot.limits import AMOUNT_MAX
 from bot.params import Img2ImgParams
 from bot.words import credits_text
 from cogs import cards
 from cogs.mailbox import files_of
-from cogs.places import person_of, server_of
+from cogs.places import person_of, place_of, server_of
 from cogs.results import Results
 from cogs.statements import statement_lines
 from db.ledger import Entry
@@ -89,6 +89,7 @@ class Account(commands.Cog):
     async def _show(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
         view = await self._app.jobs.view(button.job_id, guild_id=server_of(interaction))
         check_owner(view.job, interaction.user.id)
+        check_age(view.job, place_of(interaction))
         pictures = await self._results.files(view)
         await interaction.response.send_message(
             view=self._results.result_layout(view),

@@ -115,6 +115,12 @@ def cancelled_card(view: JobView) -> ui.LayoutView:
     )
 
 
+def moved_card(view: JobView, address: str) -> ui.LayoutView:
+    """Return the card of a job whose picture is shown elsewhere."""
+    text = ui.TextDisplay[Any](f"### ✅ [Your picture is here]({address})\n{_asked(view)}\n-# {_paid(view)}")
+    return _card(DONE_COLOUR, text)
+
+
 def undelivered_note(view: JobView) -> str:
     """Return what a card says whose picture has to be fetched from the history."""
     return f"The picture of job {view.job.id} is ready; `/history` shows it."
@@ -141,17 +147,18 @@ def _result_rows(view: JobView) -> list[ui.Item[Any]]:
     job_id = view.job.id
     reroll = JobButton.make("reroll", job_id, label="Reroll", emoji="🔄")
     delete = JobButton.make("delete", job_id, label="Delete", emoji="🗑️")
+    report = JobButton.make("report", job_id, label="Report", emoji="🚩")
     if len(view.results) == 1:
         sample = view.results[0].sample
         subtle = JobButton.make("subtle", job_id, sample=sample, label="Vary (subtle)", emoji="✨")
         strong = JobButton.make("strong", job_id, sample=sample, label="Vary (strong)", emoji="🌀")
-        return [_row(reroll, subtle, strong, delete)]
+        return [_row(reroll, subtle, strong, delete, report)]
     return [
         ui.TextDisplay("✨ **Vary (subtle)**: which picture?"),
         _row(*_one_each(view, "subtle")),
         ui.TextDisplay("🌀 **Vary (strong)**: which picture?"),
         _row(*_one_each(view, "strong")),
-        _row(reroll, delete),
+        _row(reroll, delete, report),
     ]
 
 

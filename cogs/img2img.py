@@ -85,7 +85,7 @@ class Img2Img(commands.Cog):
         samples: app_commands.Transform[int, FieldOption("samples")] | None = None,
         sampler: app_commands.Transform[str, SAMPLER_OPTION] | None = None,
         scheduler: app_commands.Transform[str, SCHEDULER_OPTION] | None = None,
-        private: bool = False,
+        private: bool | None = None,
     ) -> None:
         """Make a new picture from the attached one."""
         params = params_from(
@@ -112,7 +112,7 @@ class Img2Img(commands.Cog):
         params: Img2ImgParams,
         source: Source,
         *,
-        private: bool = False,
+        private: bool | None = None,
     ) -> None:
         """Accept the request and answer with its card."""
         check_place(interaction)
@@ -192,7 +192,7 @@ class _AskModal(GuardedModal):
         await self._cog.start(interaction, params, self._source)
 
 
-def _request(interaction: discord.Interaction[Any], *, private: bool = False) -> Request:
+def _request(interaction: discord.Interaction[Any], *, private: bool | None = None) -> Request:
     assert interaction.guild_id is not None  # noqa: S101 - check_place came before
     assert interaction.channel_id is not None  # noqa: S101 - likewise
     return Request(

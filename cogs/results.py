@@ -93,7 +93,10 @@ class Results(commands.Cog):
             card.shown = card.wanted or self._waiting(job.id)
             card.edited_at = self._now() - EDIT_GAP_S + FIRST_GAP_S
             answer = await interaction.response.send_message(
-                view=_layout(view, card.shown), ephemeral=job.private, allowed_mentions=NO_MENTIONS
+                view=_layout(view, card.shown),
+                # Where pictures go to a channel of their own, others stay calm.
+                ephemeral=job.private or job.results_channel_id is not None,
+                allowed_mentions=NO_MENTIONS,
             )
             if answer.message_id is not None:
                 await self._app.jobs.shown_at(job.id, message_id=answer.message_id, channel_id=job.channel_id)
@@ -261,7 +264,8 @@ class Results(commands.Cog):
             return True
         try:
             files = await self.files(view)
-            await self._mailbox.deliver(view, self.result_layout(view), files)
+            if not await self._delivered_elsewhere(view, files):
+                await self._mailbox.deliver(view, self.result_layout(view), files)
         except (NowhereToPost, BotError) as error:
             log.warning("Job %d stays in the history: %s", job_id, error)
             await self._app.jobs.undeliverable(job_id)
@@ -270,6 +274,25 @@ class Results(commands.Cog):
             log.warning("Job %d could not be posted yet: %s", job_id, error)
             return False
         await self._app.jobs.delivered(job_id)
+        return True
+
+    async def _delivered_elsewhere(self, view: JobView, files: list[bytes]) -> bool:
+        """Post the pictures where their server wants them all; False if that can't be done."""
+        channel_id = view.job.results_channel_id
+        if channel_id is None:
+            return False
+        if view.job.channel_id == channel_id:
+            return True  # posted before a crash
+        try:
+            message = await self._mailbox.post(view, self.result_layout(view), files, channel_id=channel_id)
+        except NowhereToPost as error:
+            log.warning("Job %d can't go to the channel for results: %s", view.job.id, error.detail)
+            return False
+        await self._app.jobs.shown_at(view.job.id, message_id=message.id, channel_id=channel_id)
+        try:
+            await self._mailbox.edit(view, cards.moved_card(view, message.jump_url))
+        except (discord.HTTPException, OSError, NowhereToPost) as error:
+            log.info("The card of job %d could not point to its picture: %s", view.job.id, error)
         return True
 
     # --------------------------------------------------------- a finished job's card

@@ -94,6 +94,14 @@ def _job(row: sqlite3.Row) -> Job:
     return Job(**{**dict(row), **flags})
 
 
+def by_message(tx: sqlite3.Connection, *, guild_id: int, message_id: int) -> int | None:
+    """Return the id of the job that this message shows, None if it shows none."""
+    row = tx.execute(
+        "SELECT id FROM job WHERE (guild_id, message_id) = (?, ?)", (guild_id, message_id)
+    ).fetchone()
+    return row[0] if row else None
+
+
 def results(tx: sqlite3.Connection, job_id: int) -> tuple[Result, ...]:
     """Return a job's pictures in the order of the samples."""
     rows = tx.execute("SELECT * FROM result WHERE job_id = ? ORDER BY sample", (job_id,))

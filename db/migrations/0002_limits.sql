@@ -20,6 +20,7 @@ ALTER TABLE member ADD COLUMN blocked INTEGER NOT NULL DEFAULT 0 CHECK (blocked 
 ALTER TABLE job ADD COLUMN age_restricted INTEGER NOT NULL DEFAULT 0 CHECK (age_restricted IN (0, 1));
 ALTER TABLE job ADD COLUMN results_channel_id INTEGER;
 
+CREATE INDEX job_of_message ON job (message_id) WHERE message_id IS NOT NULL;
 CREATE INDEX job_open_of_member ON job (guild_id, user_id) WHERE state IN ('queued', 'sending');
 
 CREATE TABLE role_rule (
