@@ -147,6 +147,7 @@ def _wire(
         pool=pool,
         store=store,
         events=events,
+        low_credits=settings.provider_low_credits,
     )
     stack.push_async_callback(dispatcher.drain, settings.shutdown_grace_s)
     jobs = Jobs(db=db, clock=clock, wallet=wallet, queue=queue, dispatcher=dispatcher)

@@ -12,13 +12,14 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bot.backends.base import Generation, Picture, Progress
+from bot.backends.base import Generation, Picture, Progress, TellsBalance
 from bot.backends.router import Lane, Router
 from bot.clock import Clock
 from bot.credits import Credits
 from bot.errors import (
     BackendDown,
     BackendError,
+    BackendOutOfCredits,
     BackendUnsure,
     BotError,
     UserError,
@@ -34,6 +35,8 @@ from bot.events import (
     JobRendered,
     JobStarted,
     OperatorAlert,
+    QueuePaused,
+    QueueResumed,
 )
 from bot.images import PicturePool
 from bot.inputs import Inputs
@@ -41,10 +44,14 @@ from bot.params import Img2ImgParams
 from bot.queue import FairQueue, Ticket
 from bot.store import PictureStore
 from db import jobs as rows
+from db import providers
 from db.database import Database
 from db.jobs import Job, Result
 
 log = logging.getLogger(__name__)
+
+#: How long jobs wait for the operator's credits to come back before they fail, at no cost.
+DRY_S_MAX = 6 * 3_600.0
 
 RESTARTED = "The bot was restarted while making this picture. It cost you nothing; please try again."
 BROKE = "Something broke while making this picture. It cost you nothing; please try again."
@@ -52,10 +59,14 @@ BROKE = "Something broke while making this picture. It cost you nothing; please 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a job stands: its place (1 is next; None: not waiting) and the seconds until its picture."""
+    """Where a job stands: its place (1 is next; None: not waiting) and the seconds until its picture.
+
+    `is_paused` tells that nothing is made until the operator's credits are back.
+    """
 
     place: int | None
     wait_s: float
+    is_paused: bool = False
 
 
 class Dispatcher:
@@ -73,7 +84,10 @@ class Dispatcher:
         pool: PicturePool,
         store: PictureStore,
         events: Events,
+        low_credits: float = 0.0,
     ) -> None:
+        """Get ready; below `low_credits` at a provider the operator is alerted."""
+        self._low_credits = low_credits
         self._db = db
         self._clock = clock
         self._credits = wallet
@@ -149,8 +163,9 @@ class Dispatcher:
 
     def standing(self, job_id: int) -> Standing:
         """Return the job's place and the wait that is expected."""
-        place = self._queue.place(job_id)
-        return Standing(place, self._router.expected_wait_s(place or 1, self._clock.now()))
+        place, now = self._queue.place(job_id), self._clock.now()
+        wait_s = self._router.expected_wait_s(place or 1, now)
+        return Standing(place, wait_s, is_paused=self._router.is_dry(now))
 
     def next_backend(self) -> str:
         """Return the name of the backend that a job accepted now is priced for."""
@@ -181,10 +196,49 @@ class Dispatcher:
 
         async def wait() -> None:
             await self._clock.sleep(max(0.0, at - self._clock.now()))
+            for lane in self._router.lanes:
+                if lane.dry_since is not None and not lane.is_paused(self._clock.now()):
+                    await self._look_for_credits(lane, lane.dry_since)
             self._retry_later = None
             self.poke()
 
         self._retry_later = asyncio.create_task(wait(), name="waiting for a backend")
+
+    async def _look_for_credits(self, lane: Lane, dry_since: float) -> None:
+        """Ask a backend that can tell whether the credits are back; where it can't, a job finds out."""
+        if not isinstance(lane.backend, TellsBalance):
+            return
+        try:
+            left = await lane.backend.balance()
+        except BackendError as error:
+            log.warning("%s does not tell its balance: %s %s", lane.backend.name, error, error.detail)
+            left = 0.0
+        else:
+            await self._remember_balance(lane, left)
+        if left > 0:
+            lane.dry_since = None
+            self._events.emit(QueueResumed())
+            return
+        lane.trip(self._clock.now())
+        if self._clock.now() - dry_since > DRY_S_MAX:
+            await self._give_up()
+
+    async def _give_up(self) -> None:
+        """End all that waits: nobody waits for ever."""
+        for job_id in self._queue.order():
+            self._queue.remove(job_id)
+            await self._fail(job_id, str(BackendOutOfCredits()))
+
+    async def _remember_balance(self, lane: Lane, left: float | None) -> None:
+        if left is None:
+            return
+        name, low, now = lane.backend.name, self._low_credits, self._clock.now()
+        is_new_low = await self._db.write(
+            lambda tx: providers.told(tx, backend=name, remaining=left, low=low, now=now)
+        )
+        if is_new_low:
+            label = lane.backend.capabilities.label
+            self._events.emit(OperatorAlert(f"{label} has {left:g} credits left; please top them up."))
 
     # ------------------------------------------------------------------- one job
 
@@ -227,6 +281,7 @@ class Dispatcher:
         lane.succeeded(self._clock.now() - began)
         results = await self._keep(job_id, generation.pictures)
         await self._render(job, results, backend=lane.backend.name)
+        await self._remember_balance(lane, generation.remaining_credits)
 
     async def _claim(self, job_id: int, lane: Lane) -> Job | None:
         """Commit that the provider may be called now; None if the job is no longer waiting."""
@@ -288,8 +343,10 @@ class Dispatcher:
         log.warning("Job %d on %s: %s %s", job_id, lane.backend.name, error, error.detail)
         if isinstance(error, BackendDown):
             self._trip(lane, error)
+        # Without credits nothing was made and nothing is wrong with the job: it waits for them.
+        is_dry = isinstance(error, BackendOutOfCredits)
         elsewhere = isinstance(error, BackendDown) and self._router.preferred(self._clock.now())
-        if isinstance(error, BackendUnsure) or elsewhere:
+        if isinstance(error, BackendUnsure) or is_dry or elsewhere:
             again = await self._db.write(lambda tx: _requeue(tx, job_id))
             if again is not None:
                 return again
@@ -297,6 +354,9 @@ class Dispatcher:
         return None
 
     def _trip(self, lane: Lane, error: BackendError) -> None:
+        if isinstance(error, BackendOutOfCredits) and lane.dry_since is None:
+            lane.dry_since = self._clock.now()
+            self._events.emit(QueuePaused())
         if lane.trip(self._clock.now()):
             label = lane.backend.capabilities.label
             sentence = f"{label} is out of use: {error.detail or error} Jobs wait and are tried again."

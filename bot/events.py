@@ -77,6 +77,16 @@ class OperatorAlert:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuePaused:
+    """No backend takes jobs for want of the operator's credits: those who wait should know."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueResumed:
+    """The credits are back, and jobs go on."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrailGrew:
     """Something was put on a server's trail that its log channel may want."""
 
@@ -92,6 +102,8 @@ Event = (
     | JobFailed
     | JobCancelled
     | OperatorAlert
+    | QueuePaused
+    | QueueResumed
     | TrailGrew
 )
 Listener = Callable[[Event], None]

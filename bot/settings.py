@@ -85,6 +85,12 @@ class Settings(BaseSettings):
         ge=0,
         description="The most credits that all servers together may spend a UTC day; empty: no cap.",
     )
+    provider_low_credits: float = Field(
+        default=5.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Below this balance at a provider (its own credits) the operator is alerted, once.",
+    )
     steps_max: int = Field(default=100, ge=1, le=100, description="The most steps of a picture, anywhere.")
     samples_max: int = Field(default=4, ge=1, le=4, description="The most pictures of a job, anywhere.")
 

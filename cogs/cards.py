@@ -26,6 +26,11 @@ RUNNING_COLOUR: Final = 0x5865F2
 DONE_COLOUR: Final = 0x248046
 FAILED_COLOUR: Final = 0xDA373C
 
+PAUSED: Final = (
+    "The bot's credits at the picture service are used up; the operator was told."
+    " Your picture is made by itself when they are back; nothing is charged before, and you can cancel."
+)
+
 OPERATION_NAMES: Final = {
     "img2img": "",
     "reroll": "Reroll",
@@ -36,10 +41,11 @@ OPERATION_NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The job waits at `place` (1 is next), `wait_s` from its picture."""
+    """The job waits at `place` (1 is next), `wait_s` from its picture, or until the operator has credits."""
 
     place: int
     wait_s: float
+    is_paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,8 @@ def waiting_card(view: JobView, face: Waiting) -> ui.LayoutView:
     """Return the card of a job in line: its place, the wait, the price, Cancel."""
     place = "Next in line" if face.place == 1 else f"{ordinal(face.place)} in line"
     head = f"### ⏳ {place}, {duration_text(face.wait_s)}"
+    if face.is_paused:
+        head = f"### ⏸️ {place}\n{PAUSED}"
     return _card(
         WAITING_COLOUR,
         ui.TextDisplay(

@@ -27,6 +27,8 @@ from bot.events import (
     JobQueued,
     JobRendered,
     JobStarted,
+    QueuePaused,
+    QueueResumed,
 )
 from bot.interactions import NO_MENTIONS
 from bot.jobs import JobView
@@ -122,6 +124,8 @@ class Results(commands.Cog):
             case JobFailed(job_id) | JobCancelled(job_id):
                 self._spawn(self._show_end(job_id))
                 self._places_moved()
+            case QueuePaused() | QueueResumed():
+                self._places_moved()
             case _:
                 pass
 
@@ -197,7 +201,7 @@ class Results(commands.Cog):
             if card is None or not isinstance(card.shown, cards.Waiting):
                 continue
             face = self._waiting(job_id)
-            if face.place != card.shown.place:
+            if (face.place, face.is_paused) != (card.shown.place, card.shown.is_paused):
                 self._want(job_id, face)
                 moved += 1
             if moved >= PLACES_AT_ONCE_MAX:
@@ -206,7 +210,7 @@ class Results(commands.Cog):
 
     def _waiting(self, job_id: int) -> cards.Waiting:
         standing = self._app.dispatcher.standing(job_id)
-        return cards.Waiting(standing.place or 1, standing.wait_s)
+        return cards.Waiting(standing.place or 1, standing.wait_s, standing.is_paused)
 
     def _now(self) -> float:
         return self._app.clock.now()

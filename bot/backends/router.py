@@ -21,6 +21,8 @@ class Lane:
         self.running = 0
         self.job_s_mean = backend.capabilities.typical_s
         self.open_until: float | None = None
+        #: Since when the operator's credits there are used up.
+        self.dry_since: float | None = None
         self._pause_s = PAUSE_S_MIN
 
     def has_room(self, now: float) -> bool:
@@ -43,6 +45,7 @@ class Lane:
     def succeeded(self, job_s: float) -> None:
         """Close the breaker and learn how long a job takes."""
         self.open_until = None
+        self.dry_since = None
         self._pause_s = PAUSE_S_MIN
         self.job_s_mean += _NEWEST * (job_s - self.job_s_mean)
 
@@ -61,6 +64,10 @@ class Router:
         """Return the preferred lane if it has room now."""
         lane = self.preferred(now)
         return lane if lane is not None and lane.has_room(now) else None
+
+    def is_dry(self, now: float) -> bool:
+        """Tell whether jobs wait because the operator's credits are used up."""
+        return self.preferred(now) is None and any(lane.dry_since is not None for lane in self.lanes)
 
     def next_try_at(self) -> float | None:
         """Return when the first breaker lets a job try again; None if none is open."""
