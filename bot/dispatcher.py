@@ -111,12 +111,13 @@ class Dispatcher:
             await self._take_up(job)
 
     async def _take_up(self, job: Job) -> None:
+        most = await self._db.read(lambda tx: self._credits.limits.running_max(tx, job.guild_id))
         if job.state == "rendered":
             self._events.emit(JobRendered(job.id))
         elif job.state == "queued":
-            self.enqueue(job, recovered=True)
+            self.enqueue(job, recovered=True, running_max=most)
         elif again := await self._db.write(lambda tx: _requeue(tx, job.id)):
-            self.enqueue(again, recovered=True)
+            self.enqueue(again, recovered=True, running_max=most)
         else:
             await self._fail(job.id, RESTARTED)
 
@@ -251,7 +252,7 @@ class Dispatcher:
             self._unwanted.discard(ticket.job_id)
             self._queue.done(ticket.job_id)
             if again is not None:
-                self.enqueue(again)
+                self.enqueue(again, running_max=ticket.running_max)
             self.poke()
 
     async def _attempt(self, job_id: int, lane: Lane) -> Job | None:

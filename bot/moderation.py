@@ -62,6 +62,7 @@ class Act(BaseModel):
     text: str = ""
     kind: Literal["word", "pattern"] = "word"
     adult_ok: bool = False
+    forget: bool = False
 
     @property
     def is_wide(self) -> bool:
@@ -186,13 +187,20 @@ class Moderation:
         role_id = act.role_id or 0
         known = {rule.role_id: rule for rule in rules.roles(tx, by.guild_id)}
         before = known.get(role_id, rules.RoleRule(role_id, None, may_use=False))
-        after = rules.RoleRule(role_id, act.amount, may_use=bool(act.on))
+        # What a moderator does not mention stays as it is.
+        after = rules.RoleRule(
+            role_id,
+            before.allowance if act.amount is None else act.amount,
+            may_use=before.may_use if act.on is None else act.on,
+        )
+        if act.forget:
+            after = rules.RoleRule(role_id, None, may_use=False)
         name = f"<@&{role_id}>"
         differences = (
             Difference(
                 f"the daily allowance of {name}", _or_none(before.allowance), _or_none(after.allowance)
             ),
-            Difference(f"{name} opens the bot", _yes(before.may_use), _yes(after.may_use)),
+            Difference(f"whether {name} opens the bot", _yes(before.may_use), _yes(after.may_use)),
         )
         return self._recorded(
             tx, by, act, differences, lambda: rules.set_role(tx, guild_id=by.guild_id, rule=after)
@@ -231,7 +239,7 @@ class Moderation:
             stop = act.model_copy(update={"rules": {"frozen": int(frozen)}})
             return self._rules(tx, by, stop)
         before = self._credits.freeze(tx, by, user_id=act.user_id, frozen=frozen)
-        what = f"<@{act.user_id}>'s credits are frozen"
+        what = f"whether <@{act.user_id}>'s credits are frozen"
         return self._recorded(
             tx,
             by,
@@ -243,7 +251,8 @@ class Moderation:
     def _block(self, tx: sqlite3.Connection, by: Moderator, act: Act) -> tuple[Difference, ...]:
         user_id, blocked = act.user_id or 0, bool(act.on)
         before = guilds.member(tx, guild_id=by.guild_id, user_id=user_id).blocked
-        differences = (Difference(f"<@{user_id}> is kept from using the bot", _yes(before), _yes(blocked)),)
+        what = f"whether <@{user_id}> is kept from using the bot"
+        differences = (Difference(what, _yes(before), _yes(blocked)),)
         return self._recorded(
             tx,
             by,
@@ -255,7 +264,7 @@ class Moderation:
     def _channel(self, tx: sqlite3.Connection, by: Moderator, act: Act) -> tuple[Difference, ...]:
         channel_id = act.channel_id or 0
         before = rules.channels(tx, by.guild_id).get(channel_id)
-        differences = (Difference(f"pictures in <#{channel_id}>", _CHANNEL[before], _CHANNEL[act.on]),)
+        differences = (Difference(f"the rule for <#{channel_id}>", _CHANNEL[before], _CHANNEL[act.on]),)
         return self._recorded(
             tx,
             by,

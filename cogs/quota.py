@@ -211,8 +211,9 @@ class Quota(
     @app_commands.command(name="role", description="Set what a role gives; a member's best role wins.")
     @app_commands.describe(
         role="Which role.",
-        allowance="Credits a day; left out: none of its own.",
-        opens_bot="Only roles that open the bot may use it, once there is one.",
+        allowance="Credits a day.",
+        opens_bot="Once a role opens the bot, only such roles may use it.",
+        forget="Take back all that was set for this role.",
         reason="Kept on record.",
     )
     async def role(
@@ -220,11 +221,12 @@ class Quota(
         interaction: discord.Interaction[Any],
         role: discord.Role,
         allowance: Allowance | None = None,
-        opens_bot: bool = False,
+        opens_bot: bool | None = None,
+        forget: bool = False,
         reason: Reason | None = None,
     ) -> None:
         """Set a role's allowance and whether it opens the bot."""
-        act = Act(do="role", role_id=role.id, amount=allowance, on=opens_bot)
+        act = Act(do="role", role_id=role.id, amount=allowance, on=opens_bot, forget=forget)
         await self._perform(interaction, act, reason)
 
     @app_commands.command(name="server", description="Set this server's limits, for every member.")
@@ -369,7 +371,7 @@ def show_text(who: Person, wallet: Wallet, explanation: Explanation) -> str:
         f"<@{who.user_id}> has **{wallet.allowance_left:,}** of a daily {wallet.allowance:,} left"
         f" (full again <t:{wallet.resets_at}:R>) and a balance of **{wallet.balance:,}**.{held}",
         f"Why {wallet.allowance:,} a day: {explanation.allowance.rule}.",
-        *(f"⛔ {sentence}" for sentence in explanation.kept_out),
+        *(f"⛔ Refused with: “{sentence}”" for sentence in explanation.kept_out),
         "Limits:",
     ]
     for name, ruling in explanation.limits.items():

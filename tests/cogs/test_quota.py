@@ -1,5 +1,6 @@
 """`/quota …` and `/credits`: what moderators set and members see."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import discord
 import pytest
 import simcord
 
-from tests.discord.simulator import World, a_picture, open_world, texts
+from tests.discord.simulator import Sketcher, World, a_picture, open_world, texts
 
 
 async def _quota(world: World, command: str, who: simcord.MemberActor | None = None, **options: Any) -> str:
@@ -148,6 +149,26 @@ async def test_the_largest_size_is_held_against_what_the_picture_turns_out_to_be
         assert (await world.img2img(world.bob)).response.attachments
 
 
+async def test_a_member_has_so_many_under_way(tmp_path: Path) -> None:
+    """A server's limits on running and waiting pictures hold below the bot's own."""
+    sketcher = Sketcher()
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        await _confirmed(world, "server", running=1, waiting=1)
+        sketcher.gate = asyncio.get_running_loop().create_future()
+        with world.burst():
+            answers = [await world.img2img() for _ in range(4)]
+        await world.env.settle()
+        assert sum("2 pictures under way, as many as this server allows" in _text(a) for a in answers) == 2
+        assert len(sketcher.calls) == 1
+        sketcher.gate.set_result(None)
+        await world.env.settle()
+        assert len(sketcher.calls) == 2
+
+
+def _text(answer: simcord.InteractionResult) -> str:
+    return (answer.response.content or "") if answer.response else ""
+
+
 async def test_a_cleared_limit_is_the_bots_again(tmp_path: Path) -> None:
     """What a moderator set can be given back."""
     async with open_world(tmp_path) as world:
@@ -210,6 +231,10 @@ async def test_a_role_that_opens_the_bot(tmp_path: Path) -> None:
         await _confirmed(world, "role", role=role, opens_bot=True)
         assert f"<@&{role.id}>" in (await world.img2img()).response.content
         assert (await world.img2img(carol)).response.attachments
+        await _confirmed(world, "role", role=role, allowance=50)
+        assert f"<@&{role.id}>" in (await world.img2img()).response.content
+        await _confirmed(world, "role", role=role, forget=True)
+        assert (await world.img2img()).response.attachments
 
 
 async def test_a_reset_gives_back_what_was_used_today(tmp_path: Path) -> None:
