@@ -136,6 +136,15 @@ async def test_a_cheaper_job_gives_back_the_balance_first(bank: Bank) -> None:
     assert (wallet.allowance_left, wallet.balance) == (0, 10)
 
 
+async def test_a_failed_job_gives_back_all_that_it_held(bank: Bank) -> None:
+    """A job held from allowance and balance gives both back, each to where it came from."""
+    await bank.credits.grant(bank.moderator(), user_id=7, amount=10)
+    await bank.hold(1, 45)
+    await bank.release(1)
+    wallet = await bank.credits.wallet(guild_id=1, user_id=7)
+    assert (wallet.allowance_left, wallet.balance, wallet.on_hold) == (40, 10, 0)
+
+
 async def test_the_allowance_returns_at_midnight_and_does_not_pile_up(bank: Bank) -> None:
     """Each UTC day begins with the allowance, neither less nor more."""
     await bank.hold(1, 30)
