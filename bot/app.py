@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from bot.audit import Trail
 from bot.backends.base import Backend
 from bot.backends.gpu import Gpu
 from bot.backends.gpu_process import GpuProcess, free_port
@@ -22,6 +23,8 @@ from bot.events import Events, OperatorAlert
 from bot.images import PicturePool
 from bot.inputs import Fetch, Inputs
 from bot.jobs import Jobs
+from bot.limits import Ceilings
+from bot.moderation import Moderation
 from bot.queue import FairQueue, QueueLimits
 from bot.settings import BackendName, Settings
 from bot.store import PictureStore
@@ -46,6 +49,8 @@ class App:
     router: Router
     dispatcher: Dispatcher
     jobs: Jobs
+    moderation: Moderation
+    trail: Trail
 
     async def reconcile(self) -> list[str]:
         """Prove the books; where they do not add up, stop spending and alert the operator."""
@@ -157,9 +162,18 @@ def _wire(
     db.on_broken = lambda sentence: events.emit(OperatorAlert(f"{sentence} Jobs wait until it can."))
     router = Router(backends, spill_wait_s=settings.spill_wait_s)
     queue = FairQueue(_limits(settings))
-    prices = Prices(settings.price_per_sample, settings.price_per_megapixel_step)
-    wallet = Credits(db=db, clock=clock, prices=prices, daily_allowance=settings.daily_allowance)
-    inputs = Inputs(db=db, pool=pool, store=store, fetch=fetch)
+    wallet = Credits(
+        db=db,
+        clock=clock,
+        prices=_prices(settings),
+        prices_of={
+            name: replace(_prices(settings), **price.model_dump(exclude_none=True))
+            for name, price in settings.prices.items()
+        },
+        daily_allowance=settings.daily_allowance,
+        ceilings=_ceilings(settings),
+    )
+    inputs = Inputs(db=db, pool=pool, store=store, fetch=fetch, limits=wallet.limits)
     stack.push_async_callback(inputs.aclose)
     dispatcher = Dispatcher(
         db=db,
@@ -171,10 +185,35 @@ def _wire(
         pool=pool,
         store=store,
         events=events,
+        low_credits=settings.provider_low_credits,
     )
     stack.push_async_callback(dispatcher.drain, settings.shutdown_grace_s)
     jobs = Jobs(db=db, clock=clock, wallet=wallet, queue=queue, dispatcher=dispatcher)
-    return App(settings, clock, db, store, wallet, events, router, dispatcher, jobs)
+    moderation = Moderation(db=db, clock=clock, wallet=wallet, events=events)
+    trail = Trail(db=db, clock=clock, events=events)
+    return App(settings, clock, db, store, wallet, events, router, dispatcher, jobs, moderation, trail)
+
+
+def _prices(settings: Settings) -> Prices:
+    return Prices(
+        per_sample=settings.price_per_sample,
+        per_step=settings.price_per_step,
+        per_megapixel=settings.price_per_megapixel,
+        per_megapixel_step=settings.price_per_megapixel_step,
+    )
+
+
+def _ceilings(settings: Settings) -> Ceilings:
+    return Ceilings(
+        allowance_max=settings.allowance_max,
+        grant_max=settings.grant_max,
+        guild_daily_max=settings.guild_daily_max,
+        provider_daily_max=settings.provider_daily_max,
+        running_max=settings.member_running_max,
+        waiting_max=settings.member_waiting_max,
+        steps_max=settings.steps_max,
+        samples_max=settings.samples_max,
+    )
 
 
 def _limits(settings: Settings) -> QueueLimits:

@@ -20,7 +20,18 @@ from db import guilds
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS: Final = ("cogs.results", "cogs.img2img", "cogs.account", "cogs.quota", "cogs.operator")
+EXTENSIONS: Final = (
+    "cogs.results",
+    "cogs.img2img",
+    "cogs.account",
+    "cogs.quota",
+    "cogs.calm",
+    "cogs.audit_log",
+    "cogs.operator",
+)
+
+#: Buttons that carry an interaction's id in place of a job's.
+NOT_ABOUT_JOBS: Final = frozenset({"confirm", "withdraw"})
 
 #: Where Discord keeps attachments and hands out the pictures of embeds.
 DISCORD_HOSTS: Final = frozenset(
@@ -139,4 +150,11 @@ class Img2ImgBot(commands.AutoShardedBot):
         press = self._presses.get(button.operation)
         if press is None:
             raise JobGone
+        if button.operation not in NOT_ABOUT_JOBS:
+            await self.app.trail.pressed(
+                button.operation,
+                guild_id=interaction.guild_id or 0,
+                user_id=interaction.user.id,
+                job_id=button.job_id,
+            )
         await press(interaction, button)

@@ -47,7 +47,7 @@ WELCOME: Final = """\
 **Welcome! This is the real bot in a simulated Discord.**
 1. Type `/img2img` below. Attach a picture: one of yours, or this one, which its download button saves.
 2. Say in `prompt` what it should show, and send it. Then press the buttons under what comes back.
-3. Try `/credits` and `/history`. "Viewing as", at the top, makes you another member, or me: \
+3. Try `/credits show` and `/history`. "Viewing as", at the top, makes you another member, or me: \
 I may use `/quota`."""
 
 

@@ -13,12 +13,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from bot.backends.base import Generation, Picture, Progress
+from bot.backends.base import Generation, Picture, Progress, TellsBalance
 from bot.backends.router import Lane, Router
 from bot.clock import Clock
 from bot.credits import Credits
 from bot.errors import (
     BackendDown,
+    BackendError,
+    BackendOutOfCredits,
     BackendUnreachable,
     BackendUnsure,
     BotError,
@@ -37,6 +39,8 @@ from bot.events import (
     JobRendered,
     JobStarted,
     OperatorAlert,
+    QueuePaused,
+    QueueResumed,
 )
 from bot.images import PicturePool
 from bot.inputs import Inputs
@@ -44,6 +48,7 @@ from bot.params import Img2ImgParams
 from bot.queue import FairQueue, Ticket
 from bot.store import PictureStore
 from db import jobs as rows
+from db import providers
 from db.database import Database, DatabaseBrokenError, T, Unit
 from db.jobs import Job, Result
 
@@ -54,6 +59,8 @@ TOLD_AGAIN_S: Final = 60.0
 
 DISK_WAIT_S_MIN: Final = 1.0
 DISK_WAIT_S_MAX: Final = 60.0
+#: How long jobs wait for the operator's credits to come back before they fail, at no cost.
+DRY_S_MAX = 6 * 3_600.0
 
 RESTARTED = "The bot was restarted while making this picture. It cost you nothing; please try again."
 BROKE = "Something broke while making this picture. It cost you nothing; please try again."
@@ -61,10 +68,14 @@ BROKE = "Something broke while making this picture. It cost you nothing; please 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a job stands: its place (1 is next; None: not waiting) and the seconds until its picture."""
+    """Where a job stands: its place (1 is next; None: not waiting) and the seconds until its picture.
+
+    `is_paused` tells that nothing is made until the operator's credits are back.
+    """
 
     place: int | None
     wait_s: float
+    is_paused: bool = False
 
 
 class Dispatcher:
@@ -82,7 +93,10 @@ class Dispatcher:
         pool: PicturePool,
         store: PictureStore,
         events: Events,
+        low_credits: float = 0.0,
     ) -> None:
+        """Get ready; below `low_credits` at a provider the operator is alerted."""
+        self._low_credits = low_credits
         self._db = db
         self._clock = clock
         self._credits = wallet
@@ -114,12 +128,13 @@ class Dispatcher:
             self._events.emit(JobFailed(job.id) if job.state == "failed" else JobCancelled(job.id))
 
     async def _take_up(self, job: Job) -> None:
+        most = await self._db.read(lambda tx: self._credits.limits.running_max(tx, job.guild_id))
         if job.state == "rendered":
             self._events.emit(JobRendered(job.id))
         elif job.state == "queued":
-            self.enqueue(job, recovered=True)
+            self.enqueue(job, recovered=True, running_max=most)
         elif again := await self._db.write(lambda tx: _requeue(tx, job.id)):
-            self.enqueue(again, recovered=True)
+            self.enqueue(again, recovered=True, running_max=most)
         else:
             await self._fail(job.id, RESTARTED)
 
@@ -150,13 +165,22 @@ class Dispatcher:
 
     # --------------------------------------------------------------------- queue
 
-    def enqueue(self, job: Job, *, is_new: bool = False, recovered: bool = False) -> None:
+    def enqueue(
+        self, job: Job, *, is_new: bool = False, recovered: bool = False, running_max: int | None = None
+    ) -> None:
         """Put a stored job in line and start on its input.
 
-        One that was sent before goes ahead of its owner's others.
+        One that was sent before goes ahead of its owner's others. `running_max` is the server's
+        cap on what the member may have running.
         """
         self._queue.push(
-            Ticket(job_id=job.id, guild_id=job.guild_id, member_id=job.user_id, cost=job.price),
+            Ticket(
+                job_id=job.id,
+                guild_id=job.guild_id,
+                member_id=job.user_id,
+                cost=job.price,
+                running_max=running_max,
+            ),
             front=job.attempt > 0,
             recovered=recovered,
         )
@@ -167,8 +191,14 @@ class Dispatcher:
 
     def standing(self, job_id: int) -> Standing:
         """Return the job's place and the wait that is expected."""
-        place = self._queue.place(job_id)
-        return Standing(place, self._router.expected_wait_s(place or 1, self._clock.now()))
+        place, now = self._queue.place(job_id), self._clock.now()
+        wait_s = self._router.expected_wait_s(place or 1, now)
+        return Standing(place, wait_s, is_paused=self._router.is_dry(now))
+
+    def next_backend(self) -> str:
+        """Return the name of the backend that a job accepted now is priced for."""
+        lane = self._router.preferred(self._clock.now()) or self._router.lanes[0]
+        return lane.backend.name
 
     def order(self) -> tuple[int, ...]:
         """Return the waiting jobs in the order they will be served."""
@@ -197,10 +227,49 @@ class Dispatcher:
 
         async def wait() -> None:
             await self._clock.sleep(max(0.0, at - self._clock.now()))
+            for lane in self._router.lanes:
+                if lane.dry_since is not None and not lane.is_paused(self._clock.now()):
+                    await self._look_for_credits(lane, lane.dry_since)
             self._retry_later = None
             self.poke()
 
         self._retry_later = asyncio.create_task(wait(), name="waiting for a backend")
+
+    async def _look_for_credits(self, lane: Lane, dry_since: float) -> None:
+        """Ask a backend that can tell whether the credits are back; where it can't, a job finds out."""
+        if not isinstance(lane.backend, TellsBalance):
+            return
+        try:
+            left = await lane.backend.balance()
+        except BackendError as error:
+            log.warning("%s does not tell its balance: %s %s", lane.backend.name, error, error.detail)
+            left = 0.0
+        else:
+            await self._remember_balance(lane, left)
+        if left > 0:
+            lane.dry_since = None
+            self._events.emit(QueueResumed())
+            return
+        lane.trip(self._clock.now())
+        if self._clock.now() - dry_since > DRY_S_MAX:
+            await self._give_up()
+
+    async def _give_up(self) -> None:
+        """End all that waits: nobody waits for ever."""
+        for job_id in self._queue.order():
+            self._queue.remove(job_id)
+            await self._fail(job_id, str(BackendOutOfCredits()))
+
+    async def _remember_balance(self, lane: Lane, left: float | None) -> None:
+        if left is None:
+            return
+        name, low, now = lane.backend.name, self._low_credits, self._clock.now()
+        is_new_low = await self._db.write(
+            lambda tx: providers.told(tx, backend=name, remaining=left, low=low, now=now)
+        )
+        if is_new_low:
+            label = lane.backend.capabilities.label
+            self._events.emit(OperatorAlert(f"{label} has {left:g} credits left; please top them up."))
 
     # ------------------------------------------------------------------- one job
 
@@ -213,7 +282,7 @@ class Dispatcher:
             self._unwanted.discard(ticket.job_id)
             self._queue.done(ticket.job_id)
             if again is not None:
-                self.enqueue(again)
+                self.enqueue(again, running_max=ticket.running_max)
             self.poke()
 
     async def _attempt(self, job_id: int, lane: Lane) -> Job | None:
@@ -242,7 +311,8 @@ class Dispatcher:
             return
         lane.succeeded(self._clock.now() - began)
         results = await self._keep(job_id, generation.pictures)
-        await self._render(job, results)
+        await self._render(job, results, backend=lane.backend.name)
+        await self._remember_balance(lane, generation.remaining_credits)
 
     async def _claim(self, job_id: int, lane: Lane) -> Job | None:
         """Commit that the provider may be called now; None if the job is no longer waiting."""
@@ -287,13 +357,13 @@ class Dispatcher:
 
     # -------------------------------------------------------------------- its end
 
-    async def _render(self, job: Job, results: tuple[Result, ...]) -> None:
+    async def _render(self, job: Job, results: tuple[Result, ...], *, backend: str) -> None:
         params = Img2ImgParams.model_validate_json(job.request)
         made = params.model_copy(update={"samples": len(results)})
         pixels = max(result.width * result.height for result in results)
 
         def unit(tx: sqlite3.Connection) -> bool:
-            charged = min(job.price, self._credits.prices.of(made, pixels))
+            charged = min(job.price, self._credits.price(made, pixels, backend=backend))
             self._credits.settle(tx, job_id=job.id, charged=charged)
             return rows.render(tx, job_id=job.id, pictures=results, charged=charged, now=self._clock.now())
 
@@ -313,8 +383,11 @@ class Dispatcher:
     def _judge(self, lane: Lane, error: BotError) -> None:
         """Open the backend's breaker where the error says that it is out of use."""
         now = self._clock.now()
+        if isinstance(error, BackendOutOfCredits) and lane.dry_since is None:
+            lane.dry_since = now
+            self._events.emit(QueuePaused())
         if isinstance(error, OperatorError):
-            self._events.emit(OperatorAlert(f"A picture could not be kept: {error}"))
+            self._events.emit(OperatorAlert(f"{error} ({error.detail})"))
         elif isinstance(error, BackendDown):
             self._alert(lane, error, opened=lane.trip(now))
         elif isinstance(error, (BackendUnreachable, BackendUnsure)):
@@ -332,8 +405,10 @@ class Dispatcher:
         now = self._clock.now()
         if isinstance(error, BackendUnreachable):
             return lane.is_paused(now) or self._router.preferred(now) is not lane
+        # Without credits nothing was made and nothing is wrong with the job: it waits for them.
+        is_dry = isinstance(error, BackendOutOfCredits)
         elsewhere = isinstance(error, BackendDown) and self._router.preferred(now) is not None
-        return isinstance(error, BackendUnsure) or elsewhere
+        return isinstance(error, BackendUnsure) or is_dry or elsewhere
 
     async def _write(self, unit: Unit[T]) -> T:
         """Commit a change of a job's state, however long the disk won't have it.

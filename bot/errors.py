@@ -5,6 +5,7 @@
     │   ├── InvalidOption             an option outside its range
     │   ├── UnusablePicture           not a picture, too large, damaged
     │   ├── NotAllowed                not this person, not this place
+    │   ├── LimitReached              a limit of the server or of the bot: says which
     │   ├── NotEnoughCredits          says what is missing and when enough is back
     │   ├── QueueFull                 says for whom, and to come back
     │   ├── AlreadyAsked              this very request was taken before
@@ -50,6 +51,10 @@ class UnusablePicture(UserError):
 
 class NotAllowed(UserError):
     """You may not do that here."""
+
+
+class LimitReached(UserError):
+    """A limit of this server is reached. Please ask for less, or a moderator for more."""
 
 
 class NotEnoughCredits(UserError):

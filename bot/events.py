@@ -83,6 +83,23 @@ class OperatorAlert:
     sentence: str
 
 
+@dataclass(frozen=True, slots=True)
+class QueuePaused:
+    """No backend takes jobs for want of the operator's credits: those who wait should know."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueResumed:
+    """The credits are back, and jobs go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrailGrew:
+    """Something was put on a server's trail that its log channel may want."""
+
+    guild_id: int
+
+
 Event = (
     JobQueued
     | JobStarted
@@ -93,6 +110,9 @@ Event = (
     | JobCancelled
     | BotStopping
     | OperatorAlert
+    | QueuePaused
+    | QueueResumed
+    | TrailGrew
 )
 Listener = Callable[[Event], None]
 

@@ -6,12 +6,14 @@ Work on an input starts the moment a job is accepted, while it waits in line.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from bot.errors import BotError, UnusablePicture, UserError
 from bot.images import INPUT_BYTES_MAX, PicturePool
+from bot.limits import Limits
 from bot.picture_child import AREA_MAX, SIDE_MAX, SIDE_MIN, SIDE_STEP, fitted_size
 from bot.store import PictureStore
 from db import jobs as rows
@@ -59,7 +61,17 @@ def check_size(size_bytes: int | None) -> None:
 class Inputs:
     """Prepares the inputs of accepted jobs, side by side within bounds."""
 
-    def __init__(self, *, db: Database, pool: PicturePool, store: PictureStore, fetch: Fetch) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        pool: PicturePool,
+        store: PictureStore,
+        fetch: Fetch,
+        limits: Limits | None = None,
+    ) -> None:
+        """Get ready; `limits` are held against a picture's size once it is known."""
+        self._limits = limits
         self._db = db
         self._pool = pool
         self._store = store
@@ -89,7 +101,13 @@ class Inputs:
         normal = await self._pool.normalise(await self._raw(job))
         digest = await self._store.put(normal.data)
         pixels = normal.width * normal.height
-        await self._db.write(lambda tx: rows.set_input(tx, job_id=job.id, input_hash=digest, pixels=pixels))
+
+        def unit(tx: sqlite3.Connection) -> bool:
+            if self._limits is not None:
+                self._limits.check_pixels(tx, job.guild_id, pixels)
+            return rows.set_input(tx, job_id=job.id, input_hash=digest, pixels=pixels)
+
+        await self._db.write(unit)
 
     async def _raw(self, job: Job) -> bytes:
         if job.source_hash is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from typing import Any, Final, Self
 
 import aiohttp
@@ -65,13 +66,25 @@ def is_gone(error: BaseException) -> bool:
     return isinstance(error, discord.HTTPException) and error.code in GONE_CODES
 
 
-async def reply(interaction: discord.Interaction, text: str) -> None:
-    """Answer in private, whether or not the interaction was answered before."""
+async def reply(
+    interaction: discord.Interaction,
+    text: str,
+    *,
+    buttons: Sequence[JobButton] = (),
+    files: Sequence[discord.File] = (),
+    private: bool = True,
+) -> None:
+    """Answer, in private unless asked otherwise, whether or not the interaction was answered before."""
+    more: dict[str, Any] = {"ephemeral": private, "allowed_mentions": NO_MENTIONS}
+    if buttons:
+        more["view"] = _row_of(buttons)
+    if files:
+        more["files"] = list(files)
     try:
         if interaction.response.is_done():
-            await interaction.followup.send(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
+            await interaction.followup.send(text, **more)
         else:
-            await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NO_MENTIONS)
+            await interaction.response.send_message(text, **more)
     except TROUBLE as error:
         if not is_gone(error):
             log.warning("A private answer could not be sent: %s", error)
@@ -80,6 +93,13 @@ async def reply(interaction: discord.Interaction, text: str) -> None:
 async def reply_card(interaction: discord.Interaction, view: ui.LayoutView, *, private: bool = True) -> None:
     """Answer with a layout, in private unless asked otherwise."""
     await interaction.response.send_message(view=view, ephemeral=private, allowed_mentions=NO_MENTIONS)
+
+
+def _row_of(buttons: Sequence[JobButton]) -> ui.View:
+    view = ui.View(timeout=None)
+    for button in buttons:
+        view.add_item(button)
+    return view
 
 
 class Tree(app_commands.CommandTree[Any]):

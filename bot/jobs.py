@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from bot.blocklist import find_blocked
 from bot.clock import Clock
 from bot.credits import MEGAPIXEL, Credits
 from bot.dispatcher import Dispatcher
 from bot.errors import AlreadyAsked, JobGone, NotAllowed, Paused
 from bot.inputs import Source, check_size, is_normal_size, normal_pixels
+from bot.limits import Person, Place
 from bot.params import Img2ImgParams, random_seed
 from bot.queue import FairQueue
 from db import jobs as rows
+from db import rules
 from db.database import Database
-from db.jobs import Job, Operation, Result
+from db.jobs import ID_END, Job, Operation, Result
 
 SUBTLE_STRENGTH: Final = 0.35
 STRONG_STRENGTH: Final = 0.75
 HISTORY_MAX: Final = 10
-#: A forged button can name a number that SQLite has no room for.
-ID_END: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """Where a request came from: one interaction of one member in one channel of one server.
 
-    `token` lets us edit the answer until `token_expires_at` (seconds since 1970).
+    `token` lets us edit the answer until `token_expires_at` (seconds since 1970). `roles` are
+    those that the member has now, `place` is what the server's rules are held against, and
+    `private` None leaves it to the server.
     """
 
     id: int
@@ -37,7 +41,14 @@ class Request:
     channel_id: int
     token: str
     token_expires_at: float
-    private: bool = False
+    private: bool | None = False
+    roles: frozenset[int] = frozenset()
+    place: Place = field(default_factory=Place)
+
+    @property
+    def person(self) -> Person:
+        """Who asks."""
+        return Person(self.guild_id, self.user_id, self.roles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +84,25 @@ class Jobs:
         check_size(source.size_bytes)
         job = self._job(request, params, operation="img2img")
         pixels = normal_pixels(source.width, source.height)
-        return await self._accept(replace(job, source_url=source.url, input_pixels=pixels))
+        is_known = bool(source.width and source.height)
+        job = replace(job, source_url=source.url, input_pixels=pixels)
+        return await self._accept(request, job, params, is_known_size=is_known)
 
     async def reroll(self, request: Request, parent_id: int) -> Job:
         """Accept the same input and options once more, with a new seed."""
         parent = await self.view(parent_id, guild_id=request.guild_id)
+        check_age(parent.job, request.place)
         if parent.job.input_hash is None:
             raise JobGone
-        job = self._job(
-            request, parent.params.with_seed(random_seed()), operation="reroll", parent=parent.job
-        )
-        return await self._accept(
-            replace(job, input_hash=parent.job.input_hash, input_pixels=parent.job.input_pixels)
-        )
+        params = parent.params.with_seed(random_seed())
+        job = self._job(request, params, operation="reroll", parent=parent.job)
+        job = replace(job, input_hash=parent.job.input_hash, input_pixels=parent.job.input_pixels)
+        return await self._accept(request, job, params)
 
     async def vary(self, request: Request, parent_id: int, *, sample: int, strong: bool) -> Job:
         """Accept a variation: picture `sample` of a job becomes the input, with a new seed."""
         parent = await self.view(parent_id, guild_id=request.guild_id)
+        check_age(parent.job, request.place)
         result = next((r for r in parent.results if r.sample == sample), None)
         if result is None:
             raise JobGone
@@ -102,15 +115,14 @@ class Jobs:
         )
         operation: Operation = "vary_strong" if strong else "vary_subtle"
         job = self._job(request, params, operation=operation, parent=parent.job)
-        return await self._accept(
-            replace(
-                job,
-                parent_sample=sample,
-                source_hash=result.hash,
-                input_hash=result.hash if is_normal_size(result.width, result.height) else None,
-                input_pixels=normal_pixels(result.width, result.height),
-            )
+        job = replace(
+            job,
+            parent_sample=sample,
+            source_hash=result.hash,
+            input_hash=result.hash if is_normal_size(result.width, result.height) else None,
+            input_pixels=normal_pixels(result.width, result.height),
         )
+        return await self._accept(request, job, params)
 
     def _job(
         self, request: Request, params: Img2ImgParams, *, operation: Operation, parent: Job | None = None
@@ -122,31 +134,79 @@ class Jobs:
             channel_id=request.channel_id,
             token=request.token,
             token_expires_at=request.token_expires_at,
-            private=request.private or (parent is not None and parent.private),
+            private=bool(request.private) or (parent is not None and parent.private),
+            age_restricted=request.place.age_restricted or (parent is not None and parent.age_restricted),
             operation=operation,
             parent_id=parent.id if parent else None,
             request=params.model_dump_json(),
             created_at=self._clock.now(),
         )
 
-    async def _accept(self, job: Job) -> Job:
+    async def _accept(
+        self, request: Request, job: Job, params: Img2ImgParams, *, is_known_size: bool = True
+    ) -> Job:
         if self.paused:
             raise Paused(self.paused)
-        params = Img2ImgParams.model_validate_json(job.request)
-        job = replace(job, price=self._credits.prices.of(params, job.input_pixels or MEGAPIXEL))
+        await self._check_prompt(request, params)
+        pixels = job.input_pixels or MEGAPIXEL
+        price = self._credits.price(params, pixels, backend=self._dispatcher.next_backend())
+        job = replace(job, price=price)
+
+        def unit(tx: sqlite3.Connection) -> tuple[Job, int]:
+            if is_known_size:
+                self._credits.limits.check_pixels(tx, job.guild_id, pixels)
+            return self._store(tx, request, job, params)
+
         # The place in line is reserved before the disk is waited for, so that the
         # bounds hold for requests that come at the same moment.
         with self._queue.reserve(guild_id=job.guild_id, member_id=job.user_id):
-            await self._db.write(lambda tx: self._store(tx, job))
-            self._dispatcher.enqueue(job, is_new=True)
-        return job
+            stored, running_max = await self._db.write(unit)
+            self._dispatcher.enqueue(stored, is_new=True, running_max=running_max)
+        return stored
 
-    def _store(self, tx: sqlite3.Connection, job: Job) -> None:
+    async def _check_prompt(self, request: Request, params: Img2ImgParams) -> None:
+        """Raise `NotAllowed` for a prompt with what the server does not want where it is asked for."""
+        texts = await self._db.read(lambda tx: rules.blocked_texts(tx, request.guild_id))
+        if not texts:
+            return
+        adult = request.place.age_restricted
+        # Bounded, but in the worst case not instant: nobody else waits for it.
+        found = await asyncio.to_thread(find_blocked, params.prompt, texts, age_restricted=adult)
+        if found is not None:
+            what = f"“{found.text}” in prompts" if found.kind == "word" else "prompts like this one"
+            raise NotAllowed(f"The moderators of this server don't want {what}; please change yours.")
+
+    def _store(
+        self, tx: sqlite3.Connection, request: Request, job: Job, params: Img2ImgParams
+    ) -> tuple[Job, int]:
+        """Hold the job against every limit, hold its credits and store it: all of it or nothing."""
         if rows.get(tx, job.id) is not None:
             # Discord sends an interaction again when its gateway is resumed.
             raise AlreadyAsked
-        rows.insert(tx, replace(job, day=self._credits.today(tx)))
-        self._credits.hold(tx, job_id=job.id, guild_id=job.guild_id, user_id=job.user_id, amount=job.price)
+        limits = self._credits.limits
+        limits.check_person(tx, request.person)
+        limits.check_place(tx, job.guild_id, request.place)
+        job = self._as_server_wants(tx, request, replace(job, day=self._credits.today(tx)))
+        limits.check_job(tx, job, params, day=job.day)
+        rows.insert(tx, job)
+        self._credits.hold(
+            tx,
+            job_id=job.id,
+            guild_id=job.guild_id,
+            user_id=job.user_id,
+            amount=job.price,
+            roles=request.roles,
+        )
+        return job, limits.running_max(tx, job.guild_id)
+
+    def _as_server_wants(self, tx: sqlite3.Connection, request: Request, job: Job) -> Job:
+        mine = rules.of_guild(tx, job.guild_id)
+        if request.private is None and mine.private:
+            job = replace(job, private=True)
+        elsewhere = mine.results_channel_id not in (None, job.channel_id)
+        if elsewhere and not job.private and not job.age_restricted:
+            job = replace(job, results_channel_id=mine.results_channel_id)
+        return job
 
     # ----------------------------------------------------------------- looking
 
@@ -189,6 +249,10 @@ class Jobs:
         """Remember that the pictures can be posted nowhere: they stay in the history."""
         await self._db.write(lambda tx: rows.keep_undelivered(tx, job_id=job_id, now=self._clock.now()))
 
+    async def shown_in(self, message_id: int, *, guild_id: int) -> int | None:
+        """Return the id of the job that this message of the server shows, None if it shows none."""
+        return await self._db.read(lambda tx: rows.by_message(tx, guild_id=guild_id, message_id=message_id))
+
     # ---------------------------------------------------------------- stopping
 
     async def cancel(self, job_id: int, *, guild_id: int, user_id: int, is_moderator: bool) -> None:
@@ -218,6 +282,12 @@ def _view(tx: sqlite3.Connection, job: Job) -> JobView:
 def check_owner(job: Job, user_id: int) -> None:
     """Raise `NotAllowed` unless the job is this member's."""
     _check_owner(job, user_id, is_moderator=False, act="use")
+
+
+def check_age(job: Job, place: Place) -> None:
+    """Raise `NotAllowed` where a picture of an age-restricted channel would be shown elsewhere."""
+    if job.age_restricted and not place.age_restricted:
+        raise NotAllowed("That was made in an age-restricted channel; please go on in such a channel.")
 
 
 def _check_owner(job: Job, user_id: int, *, is_moderator: bool, act: str) -> None:

@@ -40,12 +40,16 @@ _Spot = tuple[int, int, int]  # start tag between guilds, arrival, job id: sorts
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """One job in the queue. `cost` is its price in whole credits, at least 0; 0 counts as 1."""
+    """One job in the queue. `cost` is its price in whole credits, at least 0; 0 counts as 1.
+
+    `running_max` is a cap of its guild's on what the member may have running, below the queue's own.
+    """
 
     job_id: int
     guild_id: int
     member_id: int
     cost: int
+    running_max: int | None = None
 
     def __post_init__(self) -> None:
         if self.cost < 0:
@@ -407,10 +411,14 @@ class FairQueue:
 
     def _offer_member(self, guild: _Guild, member_id: int, person: _Person) -> None:
         lane = guild.lanes.get(member_id)
-        if lane and person.running < self._limits.member_running_max:
+        if lane and person.running < self._cap(lane[0].ticket):
             guild.level.offer(member_id, lane[0])
         else:
             guild.level.withdraw(member_id)
+
+    def _cap(self, ticket: Ticket) -> int:
+        most = self._limits.member_running_max
+        return most if ticket.running_max is None else min(most, ticket.running_max)
 
     def _offer_guild(self, guild: _Guild) -> None:
         head = guild.level.first() if guild.running < self._limits.guild_running_max else None

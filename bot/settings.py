@@ -5,13 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from bot.errors import OperatorError
 
 BackendName = Literal["segmind", "gpu", "painter"]
 PREFIX = "IMG2IMG_"
+
+
+class BackendPrice(BaseModel):
+    """What one backend's pictures cost, where it differs from the prices for all; in credits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    per_sample: int | None = Field(default=None, ge=0, le=1_000_000)
+    per_step: float | None = Field(default=None, ge=0, le=10_000)
+    per_megapixel: float | None = Field(default=None, ge=0, le=10_000)
+    per_megapixel_step: float | None = Field(default=None, ge=0, le=10_000)
 
 
 class Settings(BaseSettings):
@@ -61,6 +78,12 @@ class Settings(BaseSettings):
         description="A member's free credits a UTC day, where a server sets none.",
     )
     price_per_sample: int = Field(default=1, ge=0, le=1_000_000, description="Credits for each picture.")
+    price_per_step: float = Field(
+        default=0, ge=0, le=10_000, allow_inf_nan=False, description="Credits for each step, on top."
+    )
+    price_per_megapixel: float = Field(
+        default=0, ge=0, le=10_000, allow_inf_nan=False, description="Credits for each megapixel, on top."
+    )
     price_per_megapixel_step: float = Field(
         default=0.15,
         ge=0,
@@ -68,6 +91,33 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Credits for each step of a megapixel, on top.",
     )
+    prices: dict[BackendName, BackendPrice] = Field(
+        default={},
+        description='Single backends\' own prices, as JSON: {"painter": {"per_sample": 0, "per_step": 0.1}}.',
+    )
+
+    allowance_max: int = Field(
+        default=1_000_000, ge=0, le=1_000_000, description="The highest daily allowance moderators may give."
+    )
+    grant_max: int = Field(
+        default=1_000_000, ge=1, le=1_000_000, description="The most credits moderators may move in one act."
+    )
+    guild_daily_max: int | None = Field(
+        default=None, ge=0, description="The most credits that one server may spend a UTC day; empty: no cap."
+    )
+    provider_daily_max: int | None = Field(
+        default=None,
+        ge=0,
+        description="The most credits that all servers together may spend a UTC day; empty: no cap.",
+    )
+    provider_low_credits: float = Field(
+        default=5.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Below this balance at a provider (its own credits) the operator is alerted, once.",
+    )
+    steps_max: int = Field(default=100, ge=1, le=100, description="The most steps of a picture, anywhere.")
+    samples_max: int = Field(default=4, ge=1, le=4, description="The most pictures of a job, anywhere.")
 
     waiting_max: int = Field(default=2_000, ge=1, description="Jobs that may wait in all.")
     guild_waiting_max: int = Field(default=200, ge=1, description="Jobs that may wait in one server.")
@@ -90,7 +140,16 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("discord_token", "segmind_api_key", "gpu_api_key", "gpu_url", "gpu_model", mode="before")
+    @field_validator(
+        "discord_token",
+        "segmind_api_key",
+        "gpu_api_key",
+        "gpu_url",
+        "gpu_model",
+        "guild_daily_max",
+        "provider_daily_max",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if isinstance(value, str) and not value.strip() else value
@@ -138,6 +197,8 @@ def load_settings(**given: Any) -> Settings:
     except ValidationError as error:
         wrong = "; ".join(f"{_variable(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False))
         raise OperatorError(f"These settings are wrong, please mend them: {wrong}.") from None
+    except SettingsError as error:
+        raise OperatorError(f"A setting can't be read, please mend it: {error}.") from None
     if "segmind" in settings.backends_in_use and settings.segmind_api_key is None:
         raise OperatorError(
             f"{PREFIX}SEGMIND_API_KEY is empty, but segmind is among {PREFIX}BACKENDS; set it."

@@ -1,4 +1,4 @@
-"""`/credits` and `/history`: what a member has, and what he made."""
+"""`/credits …` and `/history`: what a member has, and what he made."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ import discord
 from discord import app_commands, ui
 from discord.ext import commands
 
+from bot.audit import Moderator
 from bot.client import Img2ImgBot
 from bot.credits import MEGAPIXEL, Wallet
-from bot.errors import NotAllowed
-from bot.interactions import NO_MENTIONS, JobButton, reply_card
-from bot.jobs import JobView, check_owner
+from bot.errors import InvalidOption
+from bot.events import TrailGrew
+from bot.interactions import NO_MENTIONS, JobButton, reply, reply_card
+from bot.jobs import JobView, check_age, check_owner
+from bot.limits import AMOUNT_MAX
 from bot.params import Img2ImgParams
 from bot.words import credits_text
 from cogs import cards
 from cogs.mailbox import files_of
+from cogs.places import person_of, place_of, server_of
 from cogs.results import Results
+from cogs.statements import statement_lines
+from db.ledger import Entry
 
 ACCOUNT_COLOUR: Final = 0x5865F2
 PROMPT_CHARS_LISTED: Final = 80
+ENTRIES_LISTED: Final = 5
 
 
 class Account(commands.Cog):
@@ -33,27 +40,56 @@ class Account(commands.Cog):
         self._results = results
         bot.on_press("show", self._show)
 
-    @app_commands.command(
-        name="credits", description="What you can spend here, and when your allowance is back."
-    )
-    async def credits(self, interaction: discord.Interaction[Any]) -> None:
+    purse = app_commands.Group(name="credits", description="Your credits in this server.")
+
+    @purse.command(name="show", description="What you can spend here, and when your allowance is back.")
+    async def show_credits(self, interaction: discord.Interaction[Any]) -> None:
         """Show the member's credits in this server."""
-        wallet = await self._app.credits.wallet(guild_id=_guild(interaction), user_id=interaction.user.id)
+        who = person_of(interaction)
+        wallet = await self._app.credits.wallet(guild_id=who.guild_id, user_id=who.user_id, roles=who.roles)
+        entries = await self._app.credits.statement(
+            guild_id=who.guild_id, user_id=who.user_id, limit=ENTRIES_LISTED
+        )
         typical = Img2ImgParams(prompt="typical", seed=0)
-        price = self._app.credits.prices.of(typical, MEGAPIXEL)
-        await reply_card(interaction, wallet_card(wallet, price))
+        price = self._app.credits.price(typical, MEGAPIXEL, backend=self._app.dispatcher.next_backend())
+        await reply_card(interaction, wallet_card(wallet, price, entries))
+
+    @purse.command(name="give", description="Give credits of your balance to another member.")
+    @app_commands.describe(
+        member="Who gets them.", amount="How many credits.", public="Let everyone here see it."
+    )
+    async def give(
+        self,
+        interaction: discord.Interaction[Any],
+        member: discord.Member,
+        amount: app_commands.Range[int, 1, AMOUNT_MAX],
+        public: bool = False,
+    ) -> None:
+        """Give from one balance to another, where moderators allow it."""
+        if member.bot:
+            raise InvalidOption("Bots have no use for credits; please choose a member.")
+        who = person_of(interaction)
+        by = Moderator(interaction.id, who.guild_id, who.user_id, "a gift")
+        change = await self._app.credits.give(by, to_user_id=member.id, amount=amount)
+        self._app.events.emit(TrailGrew(who.guild_id))
+        sentence = f"{interaction.user.mention} gave {member.mention} **{credits_text(amount)}**."
+        if not public:
+            sentence += f" Your balance was {change.before:,} and is now **{change.after:,}**."
+        await reply(interaction, sentence, private=not public)
 
     @app_commands.command(
         name="history", description="Your latest pictures in this server, to look at again."
     )
     async def history(self, interaction: discord.Interaction[Any]) -> None:
         """List the member's latest pictures, each with a button that shows it."""
-        views = await self._app.jobs.history(guild_id=_guild(interaction), user_id=interaction.user.id)
+        who = person_of(interaction)
+        views = await self._app.jobs.history(guild_id=who.guild_id, user_id=who.user_id)
         await reply_card(interaction, history_card(views))
 
     async def _show(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
-        view = await self._app.jobs.view(button.job_id, guild_id=_guild(interaction))
+        view = await self._app.jobs.view(button.job_id, guild_id=server_of(interaction))
         check_owner(view.job, interaction.user.id)
+        check_age(view.job, place_of(interaction))
         pictures = await self._results.files(view)
         await interaction.response.send_message(
             view=self._results.result_layout(view),
@@ -63,14 +99,9 @@ class Account(commands.Cog):
         )
 
 
-def _guild(interaction: discord.Interaction[Any]) -> int:
-    if interaction.guild_id is None:
-        raise NotAllowed("That works only in a server, not in a direct message.")
-    return interaction.guild_id
-
-
-def wallet_card(wallet: Wallet, typical_price: int) -> ui.LayoutView:
-    """Return the card of a member's credits."""
+def wallet_card(wallet: Wallet, typical_price: int, entries: list[Entry]) -> ui.LayoutView:
+    """Return the card of a member's credits, with his last transfers."""
+    latest = "\n".join(["**Latest**", *statement_lines(entries)]) if entries else ""
     held = f"\n🔒 On hold for pictures under way: **{wallet.on_hold:,}**" if wallet.on_hold else ""
     text = (
         f"### 🪙 You can spend {credits_text(wallet.available)}\n"
@@ -78,7 +109,7 @@ def wallet_card(wallet: Wallet, typical_price: int) -> ui.LayoutView:
         f"💰 Balance: **{wallet.balance:,}**, spent after the allowance{held}\n"
         f"-# A typical picture costs {credits_text(typical_price)}; failed and refused ones cost nothing."
     )
-    return _card(ui.TextDisplay(text))
+    return _card(ui.TextDisplay(text), *([ui.TextDisplay(latest)] if latest else []))
 
 
 def _allowance(wallet: Wallet) -> str:

@@ -26,6 +26,11 @@ RUNNING_COLOUR: Final = 0x5865F2
 DONE_COLOUR: Final = 0x248046
 FAILED_COLOUR: Final = 0xDA373C
 
+PAUSED: Final = (
+    "The bot's credits at the picture service are used up; the operator was told."
+    " Your picture is made by itself when they are back; nothing is charged before, and you can cancel."
+)
+
 OPERATION_NAMES: Final = {
     "img2img": "",
     "reroll": "Reroll",
@@ -36,10 +41,11 @@ OPERATION_NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The job waits at `place` (1 is next), `wait_s` from its picture."""
+    """The job waits at `place` (1 is next), `wait_s` from its picture, or until the operator has credits."""
 
     place: int
     wait_s: float
+    is_paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,8 @@ def waiting_card(view: JobView, face: Waiting) -> ui.LayoutView:
     """Return the card of a job in line: its place, the wait, the price, Cancel."""
     place = "Next in line" if face.place == 1 else f"{ordinal(face.place)} in line"
     head = f"### ⏳ {place}, {duration_text(face.wait_s)}"
+    if face.is_paused:
+        head = f"### ⏸️ {place}\n{PAUSED}"
     return _card(WAITING_COLOUR, _asked(view, head), _facts(view, _price(view)), _row(_cancel_button(view)))
 
 
@@ -115,6 +123,12 @@ def cancelled_card(view: JobView) -> ui.LayoutView:
     return _card(WAITING_COLOUR, _asked(view, head), _facts(view, f"-# {_by(view)}"))
 
 
+def moved_card(view: JobView, address: str) -> ui.LayoutView:
+    """Return the card of a job whose picture is shown elsewhere."""
+    head = f"### ✅ [Your picture is here]({address})"
+    return _card(DONE_COLOUR, _asked(view, head), _facts(view, f"-# {_paid(view)}"))
+
+
 def undelivered_note(view: JobView) -> str:
     """Return what a card says whose picture has to be fetched from the history."""
     return f"The picture of job {view.job.id} is ready; `/history` shows it."
@@ -141,17 +155,18 @@ def _result_rows(view: JobView) -> list[ui.Item[Any]]:
     job_id = view.job.id
     reroll = JobButton.make("reroll", job_id, label="Reroll", emoji="🔄")
     delete = JobButton.make("delete", job_id, label="Delete", emoji="🗑️")
+    report = JobButton.make("report", job_id, label="Report", emoji="🚩")
     if len(view.results) == 1:
         sample = view.results[0].sample
         subtle = JobButton.make("subtle", job_id, sample=sample, label="Vary (subtle)", emoji="✨")
         strong = JobButton.make("strong", job_id, sample=sample, label="Vary (strong)", emoji="🌀")
-        return [_row(reroll, subtle, strong, delete)]
+        return [_row(reroll, subtle, strong, delete, report)]
     return [
         ui.TextDisplay("✨ **Vary (subtle)**: which picture?"),
         _row(*_one_each(view, "subtle")),
         ui.TextDisplay("🌀 **Vary (strong)**: which picture?"),
         _row(*_one_each(view, "strong")),
-        _row(reroll, delete),
+        _row(reroll, delete, report),
     ]
 
 

@@ -14,7 +14,7 @@ from bot.interactions import GuardedModal, JobButton
 from bot.jobs import Request, check_owner
 from bot.params import PROMPT_CHARS_MAX, Img2ImgParams
 from cogs.options import SAMPLER_OPTION, SCHEDULER_OPTION, FieldOption, help_of, params_from
-from cogs.places import check_place, is_moderator
+from cogs.places import check_place, is_moderator, place_of, roles_of
 from cogs.results import Results
 from cogs.sources import from_attachment, from_message
 
@@ -85,7 +85,7 @@ class Img2Img(commands.Cog):
         samples: app_commands.Transform[int, FieldOption("samples")] | None = None,
         sampler: app_commands.Transform[str, SAMPLER_OPTION] | None = None,
         scheduler: app_commands.Transform[str, SCHEDULER_OPTION] | None = None,
-        private: bool = False,
+        private: bool | None = None,
     ) -> None:
         """Make a new picture from the attached one."""
         params = params_from(
@@ -112,7 +112,7 @@ class Img2Img(commands.Cog):
         params: Img2ImgParams,
         source: Source,
         *,
-        private: bool = False,
+        private: bool | None = None,
     ) -> None:
         """Accept the request and answer with its card."""
         check_place(interaction)
@@ -190,7 +190,7 @@ class _AskModal(GuardedModal):
         await self._cog.start(interaction, params, self._source)
 
 
-def _request(interaction: discord.Interaction[Any], *, private: bool = False) -> Request:
+def _request(interaction: discord.Interaction[Any], *, private: bool | None = None) -> Request:
     assert interaction.guild_id is not None  # noqa: S101 - check_place came before
     assert interaction.channel_id is not None  # noqa: S101 - likewise
     return Request(
@@ -201,6 +201,8 @@ def _request(interaction: discord.Interaction[Any], *, private: bool = False) ->
         token=interaction.token,
         token_expires_at=interaction.expires_at.timestamp(),
         private=private,
+        roles=roles_of(interaction.user),
+        place=place_of(interaction),
     )
 
 

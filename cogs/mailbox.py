@@ -60,7 +60,7 @@ class Mailbox:
         await self._edit_by_bot(job, layout, attachments)
 
     async def _edit_by_bot(self, job: Job, layout: ui.LayoutView, attachments: list[discord.File]) -> None:
-        if job.message_id is None or job.private:
+        if job.message_id is None or job.private or job.results_channel_id is not None:
             raise NowhereToPost
         channel = self._bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
         for file in attachments:
@@ -81,9 +81,25 @@ class Mailbox:
         try:
             await self.edit(view, layout, files_of(view, pictures))
         except NowhereToPost:
-            if job.message_id is not None and not job.private:
+            if job.message_id is not None and not job.private and job.results_channel_id is None:
                 raise
             await self._send_anew(job, layout, files_of(view, pictures))
+
+    async def post(
+        self, view: JobView, layout: ui.LayoutView, pictures: list[bytes], *, channel_id: int
+    ) -> discord.Message:
+        """Post the pictures as a new message in another channel of the server. Raises as `deliver`."""
+        channel = self._bot.get_partial_messageable(channel_id, guild_id=view.job.guild_id)
+        try:
+            # The nonce keeps a second try within minutes from showing twice.
+            return await channel.send(
+                view=layout,
+                files=files_of(view, pictures),
+                nonce=view.job.id,
+                allowed_mentions=NO_MENTIONS,
+            )
+        except discord.HTTPException as error:
+            raise _final(error) from error
 
     async def _send_anew(self, job: Job, layout: ui.LayoutView, files: list[discord.File]) -> None:
         try:
@@ -94,6 +110,8 @@ class Mailbox:
             raise _final(error) from error
 
     async def _place(self, job: Job) -> discord.abc.Messageable:
+        if job.private and job.age_restricted:
+            raise NowhereToPost(detail="a direct message is not age-restricted")
         if job.private:
             return await (await self._bot.fetch_user(job.user_id)).create_dm()
         return self._bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)

@@ -6,11 +6,16 @@ import asyncio
 import logging
 from typing import Any, Final
 
+import discord
+from discord import app_commands
 from discord.ext import commands, tasks
 
 from bot.client import Img2ImgBot
+from bot.clock import utc_day
+from bot.errors import NotAllowed
 from bot.events import Event, OperatorAlert
-from bot.interactions import NO_MENTIONS, TROUBLE
+from bot.interactions import NO_MENTIONS, TROUBLE, reply
+from db import providers, rules
 
 #: One alert, not a hundred: the same is said once an hour, and never more than so many things.
 REPEAT_S_MIN: Final = 3_600.0
@@ -58,6 +63,28 @@ class Operator(commands.Cog):
             await info.owner.send(f"⚠️ {sentence}", allowed_mentions=NO_MENTIONS)
         except TROUBLE as error:
             log.warning("The owner could not be reached: %s", error)
+
+    @app_commands.command(name="operator", description="Health and balances, for the bot's owner.")
+    @app_commands.default_permissions()
+    async def operator(self, interaction: discord.Interaction[Any]) -> None:
+        """Show what only the owner needs to know."""
+        if not await self._bot.is_owner(interaction.user):
+            raise NotAllowed("Only the bot's owner can do that.")
+        await reply(interaction, await self._health())
+
+    async def _health(self) -> str:
+        app = self._bot.app
+        day = utc_day(app.clock.now())
+        balances = await app.db.read(providers.balances)
+        spent = await app.db.read(lambda tx: rules.spent(tx, day=day))
+        cap = app.settings.provider_daily_max
+        lines = [
+            f"Waiting: **{len(app.dispatcher.order()):,}** · servers: {len(self._bot.guilds):,}",
+            f"Spent today by all servers: **{spent:,}**{'' if cap is None else f' of {cap:,}'} credits",
+            *(f"{b.backend}: **{b.remaining:g}** credits left, told <t:{int(b.at)}:R>" for b in balances),
+            *([f"⚠️ {app.jobs.paused}"] if app.jobs.paused else []),
+        ]
+        return "\n".join(lines)
 
     @tasks.loop(hours=1)
     async def _hourly(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import discord
 
 from bot.errors import NotAllowed
+from bot.limits import Person, Place
 
 _NEEDED: Final = {
     "view_channel": "View Channel",
@@ -34,6 +35,31 @@ def check_place(interaction: discord.Interaction[Any]) -> None:
 def is_moderator(interaction: discord.Interaction[Any]) -> bool:
     """Tell whether whoever acts may manage the messages of others here."""
     return interaction.guild_id is not None and interaction.permissions.manage_messages
+
+
+def roles_of(user: discord.abc.User) -> frozenset[int]:
+    """Return the ids of the roles that a member has; nobody's outside a server."""
+    return frozenset(role.id for role in user.roles) if isinstance(user, discord.Member) else frozenset()
+
+
+def person_of(interaction: discord.Interaction[Any]) -> Person:
+    """Return who acts, for the server's rules. Raises `NotAllowed` outside a server."""
+    return Person(server_of(interaction), interaction.user.id, roles_of(interaction.user))
+
+
+def server_of(interaction: discord.Interaction[Any]) -> int:
+    """Return the server's id. Raises `NotAllowed` outside a server."""
+    if interaction.guild_id is None:
+        raise NotAllowed("That works only in a server, not in a direct message.")
+    return interaction.guild_id
+
+
+def place_of(interaction: discord.Interaction[Any]) -> Place:
+    """Return where someone acts, for the server's rules: of a thread, its parent counts as well."""
+    channel = interaction.channel
+    ids = [interaction.channel_id, getattr(channel, "parent_id", None)]
+    is_nsfw = getattr(channel, "is_nsfw", None)
+    return Place(tuple(id_ for id_ in ids if id_ is not None), bool(is_nsfw and is_nsfw()))
 
 
 def check_manager(interaction: discord.Interaction[Any]) -> None:

@@ -28,6 +28,8 @@ from bot.events import (
     JobQueued,
     JobRendered,
     JobStarted,
+    QueuePaused,
+    QueueResumed,
 )
 from bot.interactions import NO_MENTIONS, TROUBLE
 from bot.jobs import JobView
@@ -97,7 +99,10 @@ class Results(commands.Cog):
             card.shown = card.wanted or self._waiting(job.id)
             card.edited_at = self._now() - EDIT_GAP_S + FIRST_GAP_S
             answer = await interaction.response.send_message(
-                view=_layout(view, card.shown), ephemeral=job.private, allowed_mentions=NO_MENTIONS
+                view=_layout(view, card.shown),
+                # Where pictures go to a channel of their own, others stay calm.
+                ephemeral=job.private or job.results_channel_id is not None,
+                allowed_mentions=NO_MENTIONS,
             )
             if answer.message_id is not None:
                 await self._remember(job, answer.message_id)
@@ -134,6 +139,8 @@ class Results(commands.Cog):
                 self._stopping = True
                 for job_id in job_ids:
                     self._spawn(self._hold(job_id))
+            case QueuePaused() | QueueResumed():
+                self._places_moved()
             case _:
                 pass
 
@@ -220,7 +227,7 @@ class Results(commands.Cog):
             if card is None or not isinstance(card.shown, cards.Waiting):
                 continue
             face = self._waiting(job_id)
-            if face.place != card.shown.place:
+            if (face.place, face.is_paused) != (card.shown.place, card.shown.is_paused):
                 self._want(job_id, face)
                 moved += 1
             if moved >= PLACES_AT_ONCE_MAX:
@@ -229,7 +236,7 @@ class Results(commands.Cog):
 
     def _waiting(self, job_id: int) -> cards.Waiting:
         standing = self._app.dispatcher.standing(job_id)
-        return cards.Waiting(standing.place or 1, standing.wait_s)
+        return cards.Waiting(standing.place or 1, standing.wait_s, standing.is_paused)
 
     def _now(self) -> float:
         return self._app.clock.now()
@@ -299,7 +306,8 @@ class Results(commands.Cog):
             return True
         try:
             files = await self.files(view)
-            await self._mailbox.deliver(view, self.result_layout(view), files)
+            if not await self._delivered_elsewhere(view, files):
+                await self._mailbox.deliver(view, self.result_layout(view), files)
             await self._app.jobs.delivered(job_id)
         except (*TROUBLE, DatabaseBrokenError) as error:
             log.warning("Job %d could not be posted yet, or not marked so: %s", job_id, error)
@@ -307,6 +315,25 @@ class Results(commands.Cog):
         except BotError as error:
             log.warning("Job %d stays in the history: %s", job_id, error)
             await self._app.jobs.undeliverable(job_id)
+        return True
+
+    async def _delivered_elsewhere(self, view: JobView, files: list[bytes]) -> bool:
+        """Post the pictures where their server wants them all; False if that can't be done."""
+        channel_id = view.job.results_channel_id
+        if channel_id is None:
+            return False
+        if view.job.channel_id == channel_id:
+            return True  # posted before a crash
+        try:
+            message = await self._mailbox.post(view, self.result_layout(view), files, channel_id=channel_id)
+        except NowhereToPost as error:
+            log.warning("Job %d can't go to the channel for results: %s", view.job.id, error.detail)
+            return False
+        await self._app.jobs.shown_at(view.job.id, message_id=message.id, channel_id=channel_id)
+        try:
+            await self._mailbox.edit(view, cards.moved_card(view, message.jump_url))
+        except (*TROUBLE, NowhereToPost) as error:
+            log.info("The card of job %d could not point to its picture: %s", view.job.id, error)
         return True
 
     # --------------------------------------------------------- a finished job's card

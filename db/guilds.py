@@ -16,11 +16,15 @@ class Member:
     day: int
     given: int
     revision: int
+    blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One act of a moderator: who, whom, what, from what to what, why. Amounts in credits."""
+    """One act of a moderator: who, whom, what, from what to what, why. Amounts in credits.
+
+    `detail` says in words what amounts can't, e.g. which limit of a server was changed.
+    """
 
     interaction_id: int
     guild_id: int
@@ -31,6 +35,7 @@ class Act:
     after: int | None
     reason: str
     at: float
+    detail: str = ""
 
 
 def member(tx: sqlite3.Connection, *, guild_id: int, user_id: int) -> Member:
@@ -38,7 +43,9 @@ def member(tx: sqlite3.Connection, *, guild_id: int, user_id: int) -> Member:
     row = tx.execute(
         "SELECT * FROM member WHERE (guild_id, user_id) = (?, ?)", (guild_id, user_id)
     ).fetchone()
-    return Member(**dict(row)) if row else Member(guild_id, user_id, None, 0, 0, 0)
+    if row is None:
+        return Member(guild_id, user_id, None, 0, 0, 0)
+    return Member(**{**dict(row), "blocked": bool(row["blocked"])})
 
 
 def save_given(tx: sqlite3.Connection, *, guild_id: int, user_id: int, day: int, given: int) -> int:
@@ -61,6 +68,21 @@ def set_member_allowance(
         " ON CONFLICT DO UPDATE SET allowance = excluded.allowance",
         (guild_id, user_id, allowance),
     )
+
+
+def set_blocked(tx: sqlite3.Connection, *, guild_id: int, user_id: int, blocked: bool) -> None:
+    """Keep a member from using the bot in this server, or let him again."""
+    tx.execute(
+        "INSERT INTO member (guild_id, user_id, blocked) VALUES (?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET blocked = excluded.blocked",
+        (guild_id, user_id, int(blocked)),
+    )
+
+
+def given_on(tx: sqlite3.Connection, *, guild_id: int, day: int) -> list[int]:
+    """Return the members who were given an allowance on `day`."""
+    rows = tx.execute("SELECT user_id FROM member WHERE guild_id = ? AND day = ?", (guild_id, day))
+    return [row["user_id"] for row in rows]
 
 
 def guild_allowance(tx: sqlite3.Connection, guild_id: int) -> int | None:
@@ -93,8 +115,9 @@ def record(tx: sqlite3.Connection, act: Act) -> bool:
     if tx.execute("SELECT 1 FROM audit WHERE interaction_id = ?", (act.interaction_id,)).fetchone():
         return False
     tx.execute(
-        "INSERT INTO audit (interaction_id, guild_id, actor_id, target_id, action, before, after, reason, at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO audit"
+        " (interaction_id, guild_id, actor_id, target_id, action, before, after, reason, at, detail)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             act.interaction_id,
             act.guild_id,
@@ -105,9 +128,29 @@ def record(tx: sqlite3.Connection, act: Act) -> bool:
             act.after,
             act.reason,
             act.at,
+            act.detail,
         ),
     )
     return True
+
+
+def acts(tx: sqlite3.Connection, *, guild_id: int, member_id: int | None = None, limit: int) -> list[Act]:
+    """Return the server's latest acts, or those by and on one member, newest first."""
+    rows = tx.execute(
+        "SELECT * FROM audit WHERE guild_id = ?1 AND (?2 IS NULL OR ?2 IN (actor_id, target_id))"
+        " ORDER BY id DESC LIMIT ?3",
+        (guild_id, member_id, limit),
+    )
+    return [_act(row) for row in rows]
+
+
+def act(tx: sqlite3.Connection, audit_id: int) -> Act:
+    """Return the act of this number in the audit."""
+    return _act(tx.execute("SELECT * FROM audit WHERE id = ?", (audit_id,)).fetchone())
+
+
+def _act(row: sqlite3.Row) -> Act:
+    return Act(**{name: row[name] for name in row.keys() if name != "id"})  # noqa: SIM118 - a Row iterates values
 
 
 def remembered(tx: sqlite3.Connection, key: str) -> str | None:

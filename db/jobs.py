@@ -16,6 +16,8 @@ Cancellable = Literal["queued", "sending"]
 State = Literal["queued", "sending", "rendered", "delivered", "undeliverable", "failed", "cancelled"]
 
 ATTEMPTS_MAX: Final = 2
+#: SQLite's integers end here, Discord's ids far before: what is beyond was forged.
+ID_END: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Job:
     `source_hash` where the input comes from, `input_hash` the normalised input in the
     picture store (None until it is there), `price` the most it may cost and `charged`
     what it did cost. `token` is the interaction's, good until `token_expires_at`.
+    `age_restricted` tells that it was asked for where only adults are; `results_channel_id` is
+    where its server wants pictures, if not where they are asked for.
     """
 
     id: int
@@ -56,6 +60,8 @@ class Job:
     rendered_at: float | None = None
     ended_at: float | None = None
     deleted_at: float | None = None
+    age_restricted: bool = False
+    results_channel_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,16 @@ def get(tx: sqlite3.Connection, job_id: int) -> Job | None:
 
 
 def _job(row: sqlite3.Row) -> Job:
-    return Job(**{**dict(row), "private": bool(row["private"])})
+    flags = {name: bool(row[name]) for name in ("private", "age_restricted")}
+    return Job(**{**dict(row), **flags})
+
+
+def by_message(tx: sqlite3.Connection, *, guild_id: int, message_id: int) -> int | None:
+    """Return the id of the job that this message shows, None if it shows none."""
+    row = tx.execute(
+        "SELECT id FROM job WHERE (guild_id, message_id) = (?, ?)", (guild_id, message_id)
+    ).fetchone()
+    return row[0] if row else None
 
 
 def results(tx: sqlite3.Connection, job_id: int) -> tuple[Result, ...]:

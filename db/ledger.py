@@ -84,6 +84,11 @@ def _account(row: sqlite3.Row) -> Account:
     return Account(**{**dict(row), "frozen": bool(row["frozen"])})
 
 
+def set_frozen(tx: sqlite3.Connection, *, account_id: int, frozen: bool) -> None:
+    """Freeze an account, so that nothing more goes in or out, or let it go."""
+    tx.execute("UPDATE account SET frozen = ? WHERE id = ?", (int(frozen), account_id))
+
+
 def exists(tx: sqlite3.Connection, transfer_id: str) -> bool:
     """Tell whether a transfer of this id was ever made: a request seen twice moves nothing twice."""
     return tx.execute("SELECT 1 FROM transfer WHERE id = ?", (transfer_id,)).fetchone() is not None
@@ -190,6 +195,7 @@ def reconcile(tx: sqlite3.Connection) -> list[str]:
         for row in wrong
     ]
     faults += _unsettled_jobs(tx)
+    faults += _wrong_spending(tx)
     return faults
 
 
@@ -201,3 +207,69 @@ def _unsettled_jobs(tx: sqlite3.Connection) -> list[str]:
         """
     )
     return [f"Job {row['id']} is {row['state']} but its hold says otherwise." for row in rows]
+
+
+def _wrong_spending(tx: sqlite3.Connection) -> list[str]:
+    """Compare each day's count with the transfers it was counted from."""
+    rows = tx.execute(
+        """
+        WITH paid AS (
+            SELECT job.day AS day, job.guild_id AS guild_id, sum(coalesce(t.charged, t.amount)) AS amount
+            FROM transfer t JOIN job ON job.id = t.job_id WHERE t.state <> 'voided' GROUP BY 1, 2),
+        due AS (SELECT * FROM paid UNION ALL SELECT day, 0, sum(amount) FROM paid GROUP BY day)
+        SELECT s.day, s.guild_id FROM spending s LEFT JOIN due USING (day, guild_id)
+            WHERE s.amount <> coalesce(due.amount, 0)
+        UNION SELECT due.day, due.guild_id FROM due LEFT JOIN spending s USING (day, guild_id)
+            WHERE s.amount IS NULL
+        """
+    )
+    return [f"What server {row['guild_id']} spent on day {row['day']} was counted wrong." for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A transfer as its owner sees it: `amount` above 0 came in, below went out; `state` tells a hold."""
+
+    kind: str
+    amount: int
+    state: str
+    reason: str
+    actor_id: int
+    at: float
+
+
+def entries(tx: sqlite3.Connection, *, guild_id: int, user_id: int, limit: int) -> list[Entry]:
+    """Return the latest transfers from and to a member's two accounts, newest first, voided ones left out."""
+    rows = tx.execute(
+        """
+        SELECT a.kind AS kind, t.state, t.reason, t.actor_id, t.created_at AS at,
+            CASE WHEN t.dst = a.id THEN 1 ELSE -1 END * coalesce(t.charged, t.amount) AS amount
+        FROM account a JOIN transfer t ON a.id IN (t.src, t.dst)
+        WHERE (a.guild_id, a.user_id) = (?, ?) AND a.kind IN ('user', 'allowance') AND t.state <> 'voided'
+        ORDER BY t.rowid DESC LIMIT ?
+        """,
+        (guild_id, user_id, limit),
+    )
+    names = ("kind", "amount", "state", "reason", "actor_id", "at")
+    return [Entry(**{name: row[name] for name in names}) for row in rows]
+
+
+def holdings(tx: sqlite3.Connection, guild_id: int) -> list[Account]:
+    """Return the accounts of the server's members, by member."""
+    rows = tx.execute(
+        "SELECT * FROM account WHERE guild_id = ? AND kind IN ('user', 'allowance') ORDER BY user_id, kind",
+        (guild_id,),
+    )
+    return [_account(row) for row in rows]
+
+
+def spenders(
+    tx: sqlite3.Connection, *, guild_id: int, since: float, limit: int
+) -> list[tuple[int, int, int]]:
+    """Return (member, credits, jobs) of those who paid most for pictures since then, most first."""
+    rows = tx.execute(
+        "SELECT user_id, sum(charged), count(*) FROM job WHERE guild_id = ? AND created_at >= ?"
+        " AND charged > 0 GROUP BY user_id ORDER BY 2 DESC, 1 LIMIT ?",
+        (guild_id, since, limit),
+    )
+    return [(row[0], row[1], row[2]) for row in rows]

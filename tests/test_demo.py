@@ -130,7 +130,7 @@ def test_a_member_without_allowance_is_refused_in_private(visitor: Visitor, smal
 
 def test_a_member_sees_what_he_can_spend(visitor: Visitor) -> None:
     """/credits tells a member alone what he can spend and when his allowance is back."""
-    card = visitor.ask("credits")
+    card = visitor.ask("credits show")
     expect(card).to_contain_text("Only you can see this")
     expect(card).to_contain_text(re.compile(r"Daily allowance: \d+ of \d+ left, full again in \d+"))
 
@@ -249,7 +249,7 @@ def _seed(card: Locator) -> str:
 
 
 def _can_spend(visitor: Visitor) -> str:
-    card = visitor.ask("credits")
+    card = visitor.ask("credits show")
     found = re.search(r"You can spend (\d+) credits", card.inner_text())
     assert found
     return found[1]

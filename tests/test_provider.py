@@ -11,11 +11,14 @@ from pydantic import SecretStr
 
 from bot.backends.segmind import Segmind
 from bot.clock import SystemClock
+from bot.events import OperatorAlert
 from bot.images import PicturePool
+from db import providers
 from tests.bot.backends.provider import (
     API_KEY,
     Provider,
     QuickClock,
+    answer,
     close_after_body,
     drip,
     error,
@@ -77,7 +80,6 @@ async def test_the_service_gets_the_documented_request(tmp_path: Path) -> None:
     [
         (error(400, "seed must be an integer"), 1, "refused"),
         (error(401), 1, "operator has been told"),
-        (error(406, "Not enough credits"), 1, "credits at the picture service are used up"),
         (error(500), 1, "failed on this request"),
         (error(503), 2, "did not answer"),
         (reset_after_body, 2, "did not answer"),
@@ -92,7 +94,7 @@ async def test_the_service_gets_the_documented_request(tmp_path: Path) -> None:
         (error(429, headers={"Retry-After": "-1"}), 5, "too busy"),
     ],
     ids=[
-        *("400", "401", "406", "500", "503", "reset", "html"),
+        *("400", "401", "500", "503", "reset", "html"),
         *("half an answer", "no answer", "nonsense", "half a picture", "bomb", "scans", "far off", "past"),
     ],
 )
@@ -181,3 +183,57 @@ async def test_a_service_out_of_use_is_left_alone_and_tried_again(tmp_path: Path
         await world.env.advance_time(30)
         assert provider.posts == 2
         assert len(world.card.attachments) == 1
+
+
+async def test_used_up_credits_pause_the_queue_until_they_are_back(tmp_path: Path) -> None:
+    """When the operator's credits run out, everyone's card says so, and all go on by themselves."""
+    async with _world(tmp_path) as (world, provider):
+        provider.will(error(406, "Not enough credits"))
+        await world.img2img()
+        await world.img2img(world.bob)
+        await world.env.advance_time(8)
+        for card in world.channel.history():
+            assert "⏸️" in texts(card)
+            assert "made by itself when they are back" in texts(card)
+        provider.will(answer(200, b'{"credits": 0, "free-credits": 0}'))
+        await world.env.advance_time(8)
+        assert provider.posts == 1
+        provider.will(answer(200, b'{"credits": 7, "free-credits": 0}'), picture(), picture())
+        await world.env.advance_time(60)
+        assert [len(card.attachments) for card in world.channel.history()] == [1, 1]
+        assert provider.posts == 3
+        assert (await world.available(), await world.available(world.bob)) == (38, 38)
+        assert await world.books() == []
+
+
+async def test_nobody_waits_for_ever_for_the_operators_credits(tmp_path: Path) -> None:
+    """Credits that don't come back within hours end what waits, at no cost."""
+    async with _world(tmp_path) as (world, provider):
+        provider.will(error(406, "Not enough credits"))
+        await world.img2img()
+        for _ in range(60):
+            provider.will(answer(200, b'{"credits": 0}'))
+        for _ in range(50):
+            await world.env.advance_time(600)
+        assert "are used up" in texts(world.card)
+        assert "No picture this time" in texts(world.card)
+        assert await world.available() == 40
+        assert await world.books() == []
+
+
+async def test_a_low_balance_alerts_the_operator_once(tmp_path: Path) -> None:
+    """Below the low-water mark the operator hears of it once, and again only after it was filled up."""
+    async with _world(tmp_path, provider_low_credits=10) as (world, provider):
+        heard: list[str] = []
+        world.app.events.subscribe(
+            lambda event: heard.append(event.sentence) if isinstance(event, OperatorAlert) else None
+        )
+        for left in ("12", "9.5", "9", "nonsense", "20", "8"):
+            provider.will(picture(headers={"x-remaining-credits": left}))
+            await world.img2img()
+        assert [sentence.split("has ")[1] for sentence in heard] == [
+            "9.5 credits left; please top them up.",
+            "8 credits left; please top them up.",
+        ]
+        balance = (await world.app.db.read(providers.balances))[0]
+        assert (balance.backend, balance.remaining) == ("segmind", 8.0)

@@ -58,7 +58,7 @@ async def test_an_unreachable_service_is_left_alone_and_tried_again(tmp_path: Pa
 
 
 async def test_fifty_jobs_meet_an_empty_account(tmp_path: Path) -> None:
-    """With 50 in line when the provider's credits end, one is told, one alert goes out, the others wait."""
+    """With 50 in line when the provider's credits end, one alert goes out, and all wait for their return."""
     sketcher = Sketcher(errors=[BackendOutOfCredits() for _ in range(2)])
     async with open_world(
         tmp_path, backends=[sketcher], member_waiting_max=100, daily_allowance=1000
@@ -73,7 +73,7 @@ async def test_fifty_jobs_meet_an_empty_account(tmp_path: Path) -> None:
         assert len(sketcher.calls) == 2
         assert len(alerts) == 1
         await world.env.advance_time(60)
-        assert _pictures(world) == 48
+        assert _pictures(world) == 50
         assert await world.books() == []
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bot.params import Img2ImgParams
 
@@ -66,6 +66,15 @@ class Capabilities:
     can_cancel: bool
     concurrency_max: int
     typical_s: float
+
+
+@runtime_checkable
+class TellsBalance(Protocol):
+    """A backend that can be asked for the operator's credits at no cost."""
+
+    async def balance(self) -> float:
+        """Return the operator's credits at the provider. Raises `BackendError`."""
+        ...
 
 
 class Backend(Protocol):

@@ -28,6 +28,8 @@ class Lane:
         self.running = 0
         self.job_s_mean = backend.capabilities.typical_s
         self.open_until: float | None = None
+        #: Since when the operator's credits there are used up.
+        self.dry_since: float | None = None
         self._pause_s = PAUSE_S_MIN
         self._stumbles = 0
 
@@ -62,6 +64,7 @@ class Lane:
     def succeeded(self, job_s: float) -> None:
         """Close the breaker and learn how long a job takes."""
         self.open_until = None
+        self.dry_since = None
         self._pause_s = PAUSE_S_MIN
         self._stumbles = 0
         self.job_s_mean += _NEWEST * (job_s - self.job_s_mean)
@@ -91,6 +94,10 @@ class Router:
     def _can_help(self, lane: Lane, busy: Lane, now: float) -> bool:
         kind, wanted = lane.backend.capabilities.uses_model, busy.backend.capabilities.uses_model
         return kind == wanted and not lane.is_paused(now) and lane.has_room(now)
+
+    def is_dry(self, now: float) -> bool:
+        """Tell whether jobs wait because the operator's credits are used up."""
+        return self.preferred(now) is None and any(lane.dry_since is not None for lane in self.lanes)
 
     def next_try_at(self) -> float | None:
         """Return when the first breaker lets a job try again; None if none is open."""

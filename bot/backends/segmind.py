@@ -71,6 +71,10 @@ class Segmind:
 
     async def check(self) -> str:
         """Return one sentence with the operator's credits, free ones included, or raise a `BackendError`."""
+        return f"Segmind answers; {await self.balance():.2f} credits are left."
+
+    async def balance(self) -> float:
+        """Return the operator's credits, free ones included, or raise a `BackendError`."""
         answer = await self._contract.get(_CREDITS_PATH)
         try:
             left = _Credits.model_validate_json(answer.body)
@@ -79,7 +83,7 @@ class Segmind:
                 "Segmind's answer about credits can't be read; please try again later.",
                 detail=self._http.detail(answer.body.decode("utf-8", "replace")),
             ) from None
-        return f"Segmind answers; {left.paid + left.free:.2f} credits are left."
+        return left.paid + left.free
 
     async def aclose(self) -> None:
         """Close the connections."""

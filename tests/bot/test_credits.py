@@ -1,13 +1,15 @@
 """Prices, allowances and what moderators set, on a real database."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from bot.credits import MEGAPIXEL, Credits, Moderator, Prices
+from bot.audit import Moderator
+from bot.credits import MEGAPIXEL, Credits, Prices
 from bot.errors import InvalidOption, NotEnoughCredits
 from bot.params import Img2ImgParams
 from db import jobs, ledger
@@ -102,6 +104,13 @@ def test_prices_follow_samples_steps_and_size(samples: int, steps: int, pixels: 
     assert PRICES.of(params, pixels) == price
 
 
+def test_each_backend_can_have_its_own_prices() -> None:
+    """An operator prices steps, size and samples, a backend of his own below a hosted one."""
+    own = Prices(per_sample=0, per_megapixel_step=0, per_step=0.1, per_megapixel=2)
+    params = Img2ImgParams(prompt="x", seed=0, samples=2, num_inference_steps=25)
+    assert own.of(params, MEGAPIXEL) == 2 * math.ceil(2.5 + 2)
+
+
 async def test_the_allowance_is_spent_before_the_balance(bank: Bank) -> None:
     """A member's lasting credits are touched only when the day's free ones are used up."""
     await bank.credits.grant(bank.moderator(), user_id=7, amount=10)
@@ -125,6 +134,15 @@ async def test_a_cheaper_job_gives_back_the_balance_first(bank: Bank) -> None:
     await bank.settle(1, 40)
     wallet = await bank.credits.wallet(guild_id=1, user_id=7)
     assert (wallet.allowance_left, wallet.balance) == (0, 10)
+
+
+async def test_a_failed_job_gives_back_all_that_it_held(bank: Bank) -> None:
+    """A job held from allowance and balance gives both back, each to where it came from."""
+    await bank.credits.grant(bank.moderator(), user_id=7, amount=10)
+    await bank.hold(1, 45)
+    await bank.release(1)
+    wallet = await bank.credits.wallet(guild_id=1, user_id=7)
+    assert (wallet.allowance_left, wallet.balance, wallet.on_hold) == (40, 10, 0)
 
 
 async def test_the_allowance_returns_at_midnight_and_does_not_pile_up(bank: Bank) -> None:
@@ -162,7 +180,9 @@ async def test_a_hold_over_midnight_comes_back_once(bank: Bank) -> None:
 async def test_too_little_is_refused_with_what_is_missing(bank: Bank) -> None:
     """A member who can't pay is told the price, what he has, and when enough is back."""
     await bank.hold(1, 38)
-    with pytest.raises(NotEnoughCredits, match=r"That costs 4 credits and you have 2\. Your daily") as caught:
+    with pytest.raises(
+        NotEnoughCredits, match=r"That costs 4 credits and you have 2: 2 are missing\. Your daily"
+    ) as caught:
         await bank.hold(2, 4)
     assert caught.value.until == (bank.clock.time // DAY_S + 1) * DAY_S
     assert await bank.available() == 2
@@ -202,6 +222,15 @@ async def test_a_changed_allowance_counts_what_was_used_today(bank: Bank) -> Non
     assert await bank.available() == 5
     await bank.credits.set_allowance(bank.moderator(), user_id=7, allowance=10)
     assert await bank.available() == 0
+
+
+async def test_a_limit_that_falls_and_rises_again_gives_nothing_twice(bank: Bank) -> None:
+    """A member who spent his allowance can't refill it by losing a role or limit and getting it back."""
+    await bank.hold(1, 40)
+    await bank.settle(1, 40)
+    for allowance in (0, 40, 10, 40):
+        await bank.credits.set_allowance(bank.moderator(), user_id=7, allowance=allowance)
+        assert await bank.available() == 0
 
 
 async def test_the_servers_default_reaches_those_without_their_own(bank: Bank) -> None:

@@ -55,7 +55,7 @@ class Page:
     async def credits(self) -> dict[str, Any]:
         """Send /credits from what this tab saw last."""
         answer = await self._client.get("/api/commands", headers=self._headers)
-        entry = next(entry for entry in answer.json()["entries"] if entry["invocation"] == "credits")
+        entry = next(entry for entry in answer.json()["entries"] if entry["invocation"] == "credits show")
         self._presses += 1
         body = {
             "kind": "run_command",
@@ -98,7 +98,7 @@ async def test_a_page_sees_what_is_new_when_it_looks(demo: Demo, client: httpx.A
     settled = (await page.look())["publishedRevision"]
     assert (await page.look())["publishedRevision"] == settled
     member = demo.preview.viewers[0]
-    await member.slash(demo.preview.channel, "credits")
+    await member.slash(demo.preview.channel, "credits show")
     assert (await page.look())["publishedRevision"] == settled + 1
 
 

@@ -1,9 +1,12 @@
 """Settings from the environment: what is wrong is named, what is secret stays so."""
 
+from pathlib import Path
+
 import pytest
 
 from bot.errors import OperatorError
 from bot.settings import PREFIX, Settings, bare_settings, load_settings
+from tests.discord.simulator import Sketcher, open_world
 
 KEY = "SG_0123456789abcdef"
 
@@ -80,4 +83,27 @@ def test_a_gpu_that_is_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     """Naming the GPU without model or address is found at the start."""
     monkeypatch.setenv("IMG2IMG_BACKENDS", "gpu,painter")
     with pytest.raises(OperatorError, match="IMG2IMG_GPU_MODEL"):
+        load_settings()
+
+
+async def test_a_backends_own_price_is_charged(tmp_path: Path) -> None:
+    """Where the operator prices a backend, its pictures cost that, the card says so before and after."""
+    prices = {"painter": {"per_sample": 7, "per_megapixel_step": 0}}
+    async with open_world(tmp_path, backends=[Sketcher(name="painter")], prices=prices) as world:
+        await world.img2img()
+        assert await world.available() == 33
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("IMG2IMG_PRICES", '{"painter": {"per_sample": -1}}'),
+        ("IMG2IMG_PRICES", "{"),
+        ("IMG2IMG_STEPS_MAX", "0"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator who mistypes a setting is told which one."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(OperatorError, match=name.removeprefix("IMG2IMG_") + "|prices"):
         load_settings()

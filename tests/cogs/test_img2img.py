@@ -11,7 +11,7 @@ import pytest
 import simcord
 from PIL import Image
 
-from bot.errors import BackendOutOfCredits, BackendRefused, BackendUnsure
+from bot.errors import BackendRefused, BackendUnsure
 from tests.discord.simulator import Sketcher, World, a_picture, open_world, said, texts
 
 
@@ -252,7 +252,6 @@ async def test_a_stranger_can_not_cancel(tmp_path: Path) -> None:
     ("error", "words"),
     [
         (BackendRefused(), "change an option"),
-        (BackendOutOfCredits(), "used up"),
         (RuntimeError("a bug"), "Something broke"),
     ],
 )

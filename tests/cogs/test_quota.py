@@ -1,5 +1,6 @@
 """`/quota …` and `/credits`: what moderators set and members see."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import discord
 import pytest
 import simcord
 
-from tests.discord.simulator import World, open_world, said, texts
+from tests.discord.simulator import Sketcher, World, a_picture, open_world, said, texts
 
 
 async def _quota(world: World, command: str, who: simcord.MemberActor | None = None, **options: Any) -> str:
@@ -30,7 +31,10 @@ async def test_an_allowance_of_nothing_refuses_the_next_picture(tmp_path: Path) 
         assert "was 40 and is now **0**" in await _quota(world, "set", member=world.bob, allowance=0)
         refused = await world.img2img(world.bob)
         assert refused.ephemeral
-        assert "That costs 4 credits and you have 0. Please ask a moderator" in said(refused).content
+        assert (
+            "That costs 4 credits and you have 0: 4 are missing. Please ask a moderator"
+            in said(refused).content
+        )
         assert said(await world.img2img(world.alice)).attachments
 
 
@@ -43,17 +47,262 @@ async def test_granting_and_taking_show_before_and_after(tmp_path: Path) -> None
         assert await world.available() == 110
 
 
+async def _confirmed(
+    world: World, command: str, who: simcord.MemberActor | None = None, **options: Any
+) -> tuple[str, str]:
+    """Return what was foreseen and, the button pressed, what was done."""
+    who = who or world.moderator
+    answer = await who.slash(world.channel, f"quota {command}", **options)
+    foreseen = str(said(answer).content)
+    await who.click(said(answer), label="Do it")
+    return foreseen, str(said(answer).content)
+
+
 async def test_a_default_counts_for_the_whole_server(tmp_path: Path) -> None:
-    """One command changes the allowance of everyone without one of their own."""
+    """One command changes the allowance of everyone without one of their own, once it is confirmed."""
     async with open_world(tmp_path) as world:
-        assert "was 40 and is now **7**" in await _quota(world, "default", allowance=7)
+        answer = await world.moderator.slash(world.channel, "quota server", allowance=7)
+        assert "would be **7**" in said(answer).content
+        assert await world.available(world.bob) == 40
+        await world.moderator.click(said(answer), label="Do it")
         assert await world.available(world.bob) == 7
+        assert "Why 7 a day: this server's default." in await _quota(world, "show", member=world.bob)
+
+
+async def test_what_is_left_alone_changes_nothing(tmp_path: Path) -> None:
+    """A moderator who thinks again leaves everything as it was, and can't confirm afterwards."""
+    async with open_world(tmp_path) as world:
+        answer = await world.moderator.slash(world.channel, "quota grant", member=world.bob, amount=5000)
+        message = said(answer)
+        await world.moderator.click(message, label="Leave it")
+        assert await world.available(world.bob) == 40
+
+
+async def test_a_confirmation_counts_once_and_for_its_moderator(tmp_path: Path) -> None:
+    """A large grant is made once however often it is confirmed, and only by whoever proposed it."""
+    async with open_world(tmp_path) as world:
+        foreseen, _ = await _confirmed(world, "grant", member=world.bob, amount=5000)
+        assert "is 0 and would be **5,000**" in foreseen
+        assert await world.available(world.bob) == 5040
+        acts = await _quota(world, "history", member=world.bob)
+        assert "grant" in acts
+        assert "0 → 5,000" in acts
+
+
+async def test_the_best_of_a_members_roles_wins_and_is_named(tmp_path: Path) -> None:
+    """Roles give an allowance, the best one counts, and /quota show says which."""
+    async with open_world(tmp_path) as world:
+        small, large = world.guild.create_role("Small"), world.guild.create_role("Large")
+        carol = world.guild.add_member(world.env.create_user("carol"), roles=[small, large])
+        await _confirmed(world, "role", role=small, allowance=50)
+        await _confirmed(world, "role", role=large, allowance=90)
+        text = await _quota(world, "show", member=carol)
+        assert "**90** of a daily 90" in text
+        assert f"Why 90 a day: the role <@&{large.id}>, the best of this member's roles." in text
+        await _quota(world, "set", member=carol, allowance=60)
+        assert "Why 60 a day: this member's own allowance." in await _quota(world, "show", member=carol)
+        await _quota(world, "set", member=carol)
+        assert "Why 90 a day: the role" in await _quota(world, "show", member=carol)
+        assert "**40** of a daily 40" in await _quota(world, "show", member=world.bob)
+
+
+SERVER_LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "steps": ({"steps": 10}, {"steps": 11}, "You asked for 11 steps, but this server allows 10"),
+    "samples": ({"samples": 2}, {"samples": 3}, "You asked for 3 samples, but this server allows 2"),
+    "daily cap": ({"daily_cap": 3}, {}, "This server spends at most 3 credits a day and 3 are left"),
+}
+
+
+@pytest.mark.parametrize("name", list(SERVER_LIMITS))
+async def test_a_servers_limit_refuses_with_its_rule(tmp_path: Path, name: str) -> None:
+    """A job beyond a server's limit is refused with the limit in the sentence, and costs nothing."""
+    limit, options, words = SERVER_LIMITS[name]
+    async with open_world(tmp_path) as world:
+        await _confirmed(world, "server", **limit)
+        refused = await world.img2img(world.bob, **options)
+        assert refused.ephemeral
+        assert words in said(refused).content
+        assert await world.available(world.bob) == 40
+
+
+async def test_slow_mode_makes_a_member_wait(tmp_path: Path) -> None:
+    """In slow mode a member's next picture waits its time, other members don't."""
+    async with open_world(tmp_path) as world:
+        await _confirmed(world, "server", slow_mode=60)
+        await world.img2img()
+        refused = await world.img2img()
+        assert "Slow mode" in said(refused).content
+        assert "<t:" in said(refused).content
+        await world.img2img(world.bob)
+        await world.env.advance_time(61)
+        again = await world.img2img()
+        assert said(again).attachments
+
+
+async def test_the_largest_size_is_held_against_what_the_picture_turns_out_to_be(tmp_path: Path) -> None:
+    """A picture that turns out larger than the server allows is refused in private, at no cost."""
+    async with open_world(tmp_path) as world:
+        await _confirmed(world, "server", size=0.5)
+        answer = await world.img2img(image=("in.png", a_picture((1000, 1000))))
+        assert any("this server allows 0.5 megapixels" in note.content for note in answer.followups)
+        assert await world.available() == 40
+        assert said(await world.img2img(world.bob)).attachments
+
+
+async def test_a_member_has_so_many_under_way(tmp_path: Path) -> None:
+    """A server's limits on running and waiting pictures hold below the bot's own."""
+    sketcher = Sketcher()
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        await _confirmed(world, "server", running=1, waiting=1)
+        sketcher.gate = asyncio.get_running_loop().create_future()
+        with world.burst():
+            answers = [await world.img2img() for _ in range(4)]
+        await world.env.settle()
+        assert sum("2 pictures under way, as many as this server allows" in _text(a) for a in answers) == 2
+        assert len(sketcher.calls) == 1
+        sketcher.gate.set_result(None)
+        await world.env.settle()
+        assert len(sketcher.calls) == 2
+
+
+def _text(answer: simcord.InteractionResult) -> str:
+    return (said(answer).content or "") if answer.response else ""
+
+
+async def test_a_cleared_limit_is_the_bots_again(tmp_path: Path) -> None:
+    """What a moderator set can be given back."""
+    async with open_world(tmp_path) as world:
+        await _confirmed(world, "server", steps=10)
+        assert "the most steps: **10** (this server's rule)" in await _quota(world, "show")
+        await _confirmed(world, "server", clear="steps")
+        assert "the most steps: **100** (the bot's ceiling)" in await _quota(world, "show")
+
+
+async def test_a_blocked_member_is_told_and_let_in_again(tmp_path: Path) -> None:
+    """Who is blocked can make nothing, neither by command nor by button, until unblocked."""
+    async with open_world(tmp_path) as world:
+        await world.img2img(world.bob)
+        card = world.card
+        await _quota(world, "block", member=world.bob)
+        assert card is not None
+        for refused in (await world.img2img(world.bob), await world.bob.click(card, label="Reroll")):
+            assert "keep you from using the bot" in said(refused).content
+        await _quota(world, "unblock", member=world.bob)
+        assert said(await world.img2img(world.bob)).attachments
+
+
+async def test_frozen_credits_stay_where_they_are(tmp_path: Path) -> None:
+    """A frozen member neither spends nor gets credits, and finds them untouched when freed."""
+    async with open_world(tmp_path) as world:
+        await _quota(world, "freeze", member=world.bob)
+        assert "frozen" in said(await world.img2img(world.bob)).content
+        assert "frozen" in await _quota(world, "grant", member=world.bob, amount=5)
+        await _quota(world, "freeze", member=world.bob, on=False)
+        assert await world.available(world.bob) == 40
+
+
+async def test_a_stopped_server_makes_nothing(tmp_path: Path) -> None:
+    """Moderators can stop the bot in their server with one command, and let it go on."""
+    async with open_world(tmp_path) as world:
+        await _confirmed(world, "freeze")
+        assert "stopped the bot" in said(await world.img2img()).content
+        await _confirmed(world, "freeze", on=False)
+        assert said(await world.img2img()).attachments
+
+
+async def test_pictures_only_where_moderators_want_them(tmp_path: Path) -> None:
+    """Forbidden channels refuse; once channels are allowed, all others refuse and name them."""
+    async with open_world(tmp_path) as world:
+        await _quota(world, "channels", channel=world.channel, rule="forbid")
+        assert "don't want pictures in this channel" in said(await world.img2img()).content
+        other = world.guild.create_text_channel("other")
+        await _quota(world, "channels", channel=world.channel, rule="forget")
+        await _quota(world, "channels", channel=other, rule="allow")
+        assert f"<#{other.id}>" in said(await world.img2img()).content
+        made = await world.alice.slash(other, "img2img", image=("in.png", a_picture()), prompt="x")
+        assert said(made).attachments
+
+
+async def test_a_role_that_opens_the_bot(tmp_path: Path) -> None:
+    """Once a role opens the bot, members without one are told which role they need."""
+    async with open_world(tmp_path) as world:
+        role = world.guild.create_role("Painters")
+        carol = world.guild.add_member(world.env.create_user("carol"), roles=[role])
+        await _confirmed(world, "role", role=role, opens_bot=True)
+        assert f"<@&{role.id}>" in said(await world.img2img()).content
+        assert said(await world.img2img(carol)).attachments
+        await _confirmed(world, "role", role=role, allowance=50)
+        assert f"<@&{role.id}>" in said(await world.img2img()).content
+        await _confirmed(world, "role", role=role, forget=True)
+        assert said(await world.img2img()).attachments
+
+
+async def test_a_reset_gives_back_what_was_used_today(tmp_path: Path) -> None:
+    """A member, or everyone at once, has the whole allowance again."""
+    async with open_world(tmp_path) as world:
+        await world.img2img()
+        await world.img2img(world.bob)
+        assert "was 38 and is now **40**" in await _quota(world, "reset", member=world.alice)
+        assert await world.available() == 40
+        await _confirmed(world, "reset")
+        assert await world.available(world.bob) == 40
+        assert await world.books() == []
+
+
+async def test_an_export_is_safe_in_a_spreadsheet(tmp_path: Path) -> None:
+    """A reason that looks like a formula is only text in the table, and ids keep their digits."""
+    async with open_world(tmp_path) as world:
+        await _quota(world, "grant", member=world.bob, amount=5, reason="=HYPERLINK(1)")
+        answer = await world.moderator.slash(world.channel, "quota export", what="acts")
+        table = (await said(answer).attachments[0].read()).decode()
+        assert "'=HYPERLINK(1)" in table
+        assert f"'{world.bob.id}" in table
+        credits_table = await world.moderator.slash(world.channel, "quota export")
+        assert "user,5,0,no" in (await said(credits_table).attachments[0].read()).decode()
+
+
+async def test_the_leaderboard_counts_what_was_paid(tmp_path: Path) -> None:
+    """Who spent most comes first, for everyone to see where a moderator wants that."""
+    async with open_world(tmp_path) as world:
+        await world.img2img(world.bob, samples=3)
+        await world.img2img()
+        answer = await world.moderator.slash(world.channel, "quota leaderboard", public=True)
+        assert not answer.ephemeral
+        assert said(answer).content.index(world.bob.mention) < said(answer).content.index(world.alice.mention)
+
+
+async def test_an_operators_ceiling_is_above_moderators(tmp_path: Path) -> None:
+    """No moderator gives more than the operator allows, and a lowered ceiling holds at once."""
+    async with open_world(tmp_path, allowance_max=30, grant_max=100, steps_max=50) as world:
+        assert "from 0 to 30" in await _quota(world, "set", member=world.bob, allowance=31)
+        assert "from 1 to 100" in await _quota(world, "grant", member=world.bob, amount=101)
+        assert "from 1 to 50" in await _quota(world, "server", steps=51)
+        assert "Why 30 a day: the operator's ceiling" in await _quota(world, "show", member=world.bob)
+        assert "the bot allows 50" in said(await world.img2img(steps=51)).content
+
+
+async def test_servers_share_the_operators_daily_cap(tmp_path: Path) -> None:
+    """However many servers race for it, no more is spent a day than the operator allows."""
+    async with open_world(tmp_path, provider_daily_max=11) as world:
+        other = world.env.create_guild("Other")
+        channel = other.create_text_channel("pictures")
+        member = other.add_member(world.env.create_user("carol"))
+        picture = ("in.png", a_picture())
+        with world.burst():
+            for _ in range(3):
+                await world.img2img()
+                await member.slash(channel, "img2img", image=picture, prompt="x")
+        await world.env.settle()
+        made = await world.app.db.read(lambda tx: tx.execute("SELECT sum(price) FROM job").fetchone()[0])
+        assert made == 8
+        refused = await world.img2img(steps=100)
+        assert "all the pictures it may make today" in said(refused).content
 
 
 COMMANDS: dict[str, dict[str, Any]] = {
     "show": {"member": "bob"},
     "set": {"member": "bob", "allowance": 1},
-    "default": {"allowance": 1},
+    "server": {"allowance": 1},
     "grant": {"member": "bob", "amount": 1},
     "take": {"member": "bob", "amount": 1},
 }
@@ -81,12 +330,32 @@ async def test_members_see_their_credits(tmp_path: Path) -> None:
     """Allowance left, when it returns, the balance, and what a typical picture costs."""
     async with open_world(tmp_path) as world:
         await world.img2img()
-        answer = await world.alice.slash(world.channel, "credits")
+        answer = await world.alice.slash(world.channel, "credits show")
         text = texts(said(answer))
         assert answer.ephemeral
         assert "You can spend 38 credits" in text
         assert "**38** of 40 left" in text
         assert "typical picture costs 4 credits" in text
+        assert "**-2** · a picture" in text
+
+
+async def test_members_give_where_moderators_allow_it(tmp_path: Path) -> None:
+    """A gift moves from balance to balance, is on record, and is refused with a reason otherwise."""
+    async with open_world(tmp_path) as world:
+        await _quota(world, "grant", member=world.alice, amount=10)
+
+        async def give(amount: int, member: simcord.MemberActor) -> str:
+            options: dict[str, Any] = {"member": member, "amount": amount}
+            return str(said(await world.alice.slash(world.channel, "credits give", **options)).content)
+
+        assert "don't allow giving" in await give(4, world.bob)
+        await _confirmed(world, "server", giving=True)
+        assert "was 10 and is now **6**" in await give(4, world.bob)
+        assert (await world.available(), await world.available(world.bob)) == (46, 44)
+        assert "your balance is 6; the daily allowance can't be given" in await give(7, world.bob)
+        assert "yours already" in await give(1, world.alice)
+        assert "give" in await _quota(world, "history", member=world.bob)
+        assert await world.books() == []
 
 
 async def test_history_shows_a_picture_again(tmp_path: Path) -> None:

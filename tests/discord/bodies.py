@@ -17,6 +17,7 @@ EXCERPT: Final = Path(__file__).parents[1] / "fixtures" / "discord-api-excerpt.j
 IS_COMPONENTS: Final = 1 << 15
 COMPONENTS_MAX: Final = 40
 TEXT_CHARS_MAX: Final = 4_000
+MEDIA_CHANNEL: Final = 16
 FILES_BYTES_MAX: Final = 10 << 20
 
 
@@ -51,9 +52,18 @@ def _validators() -> list[tuple[re.Pattern[str], Draft202012Validator]]:
 def _without_ids(body: Any) -> Any:
     """Write the library's integer ids as text: Discord takes both, its schema knows one."""
     if isinstance(body, dict):
-        texts: dict[str, Callable[[Any], Any]] = {"recipient_id": str, "attachments": _as_text}
+        texts: dict[str, Callable[[Any], Any]] = {
+            "recipient_id": str,
+            "attachments": _as_text,
+            "channel_types": _without_media,
+        }
         return {k: texts.get(k, _without_ids)(v) for k, v in body.items()}
     return [_without_ids(part) for part in body] if isinstance(body, list) else body
+
+
+def _without_media(types: list[int]) -> list[int]:
+    """Leave media channels out: Discord's pages know their type, 16, its schema does not."""
+    return [kind for kind in types if kind != MEDIA_CHANNEL]
 
 
 def _as_text(attachments: Any) -> Any:
