@@ -14,7 +14,7 @@ import discord
 from discord.ext import commands
 
 from bot.app import App
-from bot.errors import JobGone, UnusablePicture
+from bot.errors import JobGone, OperatorError, UnusablePicture
 from bot.interactions import NO_MENTIONS, JobButton, Tree
 from db import guilds
 
@@ -96,6 +96,15 @@ class Img2ImgBot(commands.AutoShardedBot):
         if parts.scheme != "https" or parts.hostname not in self._cdn_hosts:
             raise UnusablePicture("That picture is not on Discord; please save it and attach it yourself.")
         return await self.http.get_from_cdn(url)
+
+    async def stay(self, token: str) -> None:
+        """Stay on Discord for as long as it lasts. Raises `OperatorError` for a token Discord refuses."""
+        try:
+            await self.start(token)
+        except discord.LoginFailure as error:
+            raise OperatorError(
+                "Discord refuses the token; put the right one into IMG2IMG_DISCORD_TOKEN."
+            ) from error
 
     async def setup_hook(self) -> None:
         """Load every extension, loudly; register buttons; sync commands; take up unfinished jobs.

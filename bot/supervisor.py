@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import discord
-
 from bot.app import App, open_app
 from bot.client import Img2ImgBot
 from bot.errors import OperatorError, UnusablePicture
@@ -97,11 +95,9 @@ class Supervisor:
         client = self._client = self._make_client()
         client.app = app
         try:
-            await client.start(token)
-        except discord.LoginFailure as error:
-            raise OperatorError(
-                "Discord refuses the token; put the right one into IMG2IMG_DISCORD_TOKEN."
-            ) from error
+            await client.stay(token)
+        except OperatorError:
+            raise
         except Exception:
             log.exception("The connection to Discord broke")
         finally:

@@ -10,14 +10,15 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from bot.store import PictureStore
-from db.database import open_database
+from db import jobs as rows
+from db.database import connect, open_database
 from tests.bot.backends.provider import API_KEY, Line, Provider, picture, running_provider
 from tests.discord.simulator import a_picture
 from tests.discord.wire import TOKEN, Wire, open_wire
@@ -102,15 +103,20 @@ class Yard:
             await check_promises(db, PictureStore(self.folder / "pictures"), self.wire)
         assert all(calls <= 2 for calls in self.calls().values())
 
+    def _unfinished(self) -> int:
+        """Return how many jobs have not ended, as the file says while the bot has it open."""
+        with closing(connect(self.folder / "bot.sqlite3", read_only=True)) as connection:
+            return len(rows.unfinished(connection))
+
     async def drained(self) -> None:
-        """Wait until no card of all those shown waits any more."""
+        """Wait until every job has ended, those without a card too, and no card waits any more."""
 
         def waiting() -> list[int]:
             return [
                 m.id for m in self.wire.messages.values() if not m.files and "i2i:reroll" not in str(m.body)
             ]
 
-        await eventually(lambda: not waiting(), timeout_s=60)
+        await eventually(lambda: not self._unfinished() and not waiting(), timeout_s=60)
 
 
 @asynccontextmanager
