@@ -19,6 +19,8 @@ from bot.words import credits_text, duration_text, ordinal
 
 PROMPT_CHARS_SHOWN: Final = 300
 ALT_CHARS_MAX: Final = 256
+PREVIEW_NAME: Final = "preview.jpg"
+PREVIEW_ALT: Final = "The picture as it is by now"
 BAR_CELLS: Final = 12
 
 WAITING_COLOUR: Final = 0x80848E
@@ -50,12 +52,16 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The job is being made; `step` of `steps`, or no steps where the backend tells none."""
+    """The job is being made; `step` of `steps`, or no steps where the backend tells none.
+
+    `preview` is a small JPEG of the picture as it is by now, where the backend shows it.
+    """
 
     can_cancel: bool
     step: int = 0
     steps: int = 0
     wait_s: float = 0
+    preview: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,8 @@ def running_card(view: JobView, face: Running) -> ui.LayoutView:
     else:
         head = f"### 🎨 Making your picture, {duration_text(face.wait_s)}"
     cancel = [_row(_cancel_button(view))] if face.can_cancel else []
-    return _card(RUNNING_COLOUR, _asked(view, head), _facts(view, _price(view)), *cancel)
+    grows = [_gallery(PREVIEW_ALT, [PREVIEW_NAME])] if face.preview else []
+    return _card(RUNNING_COLOUR, *grows, _asked(view, head), _facts(view, _price(view)), *cancel)
 
 
 def held_card(view: JobView) -> ui.LayoutView:
@@ -102,11 +109,8 @@ def held_card(view: JobView) -> ui.LayoutView:
 def result_card(view: JobView, maker: Maker, filenames: list[str]) -> ui.LayoutView:
     """Return the card of a finished job; `filenames` are those of the files sent along, in order."""
     alt = _one_line(f"Picture made from the prompt: {view.params.prompt}", ALT_CHARS_MAX)
-    gallery = ui.MediaGallery[Any](
-        *(discord.MediaGalleryItem(f"attachment://{name}", description=alt) for name in filenames)
-    )
     facts = _facts(view, _settings(view), f"-# {_paid(view)}", f"-# {_made_by(maker)}")
-    return _card(DONE_COLOUR, gallery, _asked(view), facts, *_result_rows(view))
+    return _card(DONE_COLOUR, _gallery(alt, filenames), _asked(view), facts, *_result_rows(view))
 
 
 def failed_card(view: JobView) -> ui.LayoutView:
@@ -141,6 +145,12 @@ def _card(colour: int, *items: ui.Item[Any]) -> ui.LayoutView:
     layout = ui.LayoutView(timeout=None)
     layout.add_item(ui.Container(*items, accent_colour=colour))
     return layout
+
+
+def _gallery(alt: str, filenames: list[str]) -> ui.MediaGallery[Any]:
+    return ui.MediaGallery(
+        *(discord.MediaGalleryItem(f"attachment://{name}", description=alt) for name in filenames)
+    )
 
 
 def _row(*buttons: JobButton) -> ui.ActionRow[Any]:

@@ -7,6 +7,7 @@ crash in between posts again into the same message.
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import discord
 from discord import ui
 from discord.ext import commands
 
+from bot.backends.base import Progress
 from bot.client import Img2ImgBot
 from bot.errors import BotError
 from bot.events import (
@@ -62,6 +64,7 @@ class LiveCard:
     wanted: cards.Face | None = None
     shown: cards.Face | None = None
     can_cancel: bool = False
+    preview: bytes | None = None
     edited_at: float = 0.0
     updater: asyncio.Task[None] | None = None
     closed: bool = False
@@ -127,7 +130,7 @@ class Results(commands.Cog):
                 self._want(job_id, cards.Running(can_cancel, wait_s=job_s))
                 self._places_moved()
             case JobProgressed(job_id, progress):
-                self._progressed(job_id, progress.step, progress.steps)
+                self._progressed(job_id, progress)
             case JobRendered(job_id):
                 self._spawn(self._deliver(job_id))
             case InputRefused(job_id, sentence):
@@ -190,7 +193,7 @@ class Results(commands.Cog):
                 return
             card.shown, card.edited_at = face, self._now()
             try:
-                await self._mailbox.edit(view, _layout(view, face))
+                await self._mailbox.edit(view, _layout(view, face), _files(face))
             except (*TROUBLE, NowhereToPost) as error:
                 log.info("The card of job %d could not be edited: %s", card.job_id, error)
 
@@ -205,9 +208,12 @@ class Results(commands.Cog):
         while busy := self._tasks - {self._places, *(card.updater for card in self._cards.values())}:
             await asyncio.wait(busy)
 
-    def _progressed(self, job_id: int, step: int, steps: int) -> None:
+    def _progressed(self, job_id: int, progress: Progress) -> None:
         if card := self._cards.get(job_id):
-            self._want(job_id, cards.Running(card.can_cancel, step, steps))
+            # Backends send a preview now and then; until the next one the last one stays.
+            card.preview = progress.preview or card.preview
+            running = cards.Running(card.can_cancel, progress.step, progress.steps, preview=card.preview)
+            self._want(job_id, running)
 
     def _places_moved(self) -> None:
         if self._places is None:
@@ -351,6 +357,11 @@ class Results(commands.Cog):
             if lane.backend.name == view.job.backend:
                 return cards.Maker(lane.backend.capabilities.label, lane.backend.capabilities.uses_model)
         return cards.Maker(view.job.backend or "a program", uses_model=view.job.backend != "painter")
+
+
+def _files(face: cards.Face) -> list[discord.File]:
+    preview = face.preview if isinstance(face, cards.Running) else None
+    return [discord.File(io.BytesIO(preview), cards.PREVIEW_NAME)] if preview else []
 
 
 def _layout(view: JobView, face: cards.Face) -> ui.LayoutView:

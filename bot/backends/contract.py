@@ -81,6 +81,7 @@ _PICTURE_TOO_LARGE: Final = (
 )
 
 _TAIL_BYTES: Final = 256
+PREVIEW_BYTES_MAX: Final = 256 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -273,7 +274,8 @@ def _steps_to(on_step: OnStep, index: int) -> OnLine:
             preview = base64.b64decode(told.preview, validate=True)
         except (ValidationError, binascii.Error):
             return  # progress is a courtesy: the last line is what counts
-        on_step(index, Progress(min(told.step, told.steps), told.steps, preview or None))
+        fit = looks_whole(preview) and len(preview) <= PREVIEW_BYTES_MAX
+        on_step(index, Progress(min(told.step, told.steps), told.steps, preview if fit else None))
 
     return on_line
 

@@ -103,6 +103,20 @@ async def test_waiting_then_progress_then_the_picture(tmp_path: Path) -> None:
         assert len(seeds(world.card)) == 1
 
 
+async def test_the_picture_is_seen_as_it_grows(tmp_path: Path) -> None:
+    """Where a backend sends previews, the card shows the newest one until the picture takes its place."""
+    sketcher = Sketcher(steps=3, preview=a_picture((64, 64), "JPEG"))
+    async with open_world(tmp_path, backends=[sketcher]) as world:
+        gate = sketcher.gate = asyncio.get_running_loop().create_future()
+        await world.img2img()
+        await world.env.advance_time(5)
+        assert await pictures(world.card) == [sketcher.preview]
+        gate.set_result(None)
+        await world.env.settle()
+        (picture,) = await pictures(world.card)
+        assert picture != sketcher.preview
+
+
 async def test_progress_is_edited_at_most_every_few_seconds(tmp_path: Path) -> None:
     """A hundred steps a second do not become a hundred requests to Discord."""
     sketcher = Sketcher(steps=100)

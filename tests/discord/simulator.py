@@ -63,6 +63,7 @@ class Sketcher:
     errors: list[Exception] = field(default_factory=list)
     gate: asyncio.Future[None] | None = None
     steps: int = 0
+    preview: bytes | None = None
     calls: list[tuple[Img2ImgParams, bytes]] = field(default_factory=list)
     cancelled: int = 0
     name: str = "sketcher"
@@ -72,7 +73,7 @@ class Sketcher:
         """Draw, or fail as told."""
         self.calls.append((params, image))
         for step in range(1, self.steps + 1):
-            on_progress(Progress(step, params.num_inference_steps))
+            on_progress(Progress(step, params.num_inference_steps, self.preview))
         await self._pass_gate()
         if self.errors:
             raise self.errors.pop(0)

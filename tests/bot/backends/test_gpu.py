@@ -55,11 +55,11 @@ async def _failure(provider: Provider) -> BackendError:
 
 async def test_each_step_is_told_with_its_preview(provider: Provider) -> None:
     """A member's card can count the steps and show the picture as it grows."""
-    provider.will(lines(_step(1), _step(2, b"preview"), _step(4), DONE))
+    provider.will(lines(_step(1, b"no picture"), _step(2, PICTURE), _step(4), DONE))
     told: list[Progress] = []
     async with _gpu(provider) as gpu:
         made = await gpu.generate(PARAMS, jpeg(), told.append)
-    assert told == [Progress(1, 4), Progress(2, 4, b"preview"), Progress(4, 4)]
+    assert told == [Progress(1, 4), Progress(2, 4, PICTURE), Progress(4, 4)]
     assert [picture.data for picture in made.pictures] == [PICTURE]
     assert provider.received[0].headers["accept"] == JSON_LINES
 
