@@ -53,6 +53,9 @@ async def _run(settings: Settings, token: str) -> None:
 def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+    gpu_url: Annotated[
+        str | None, typer.Option("--gpu-url", help="Make the pictures with the GPU server at this address.")
+    ] = None,
 ) -> None:
     """Try the bot in a browser, without Discord, token, key or GPU."""
     try:
@@ -62,7 +65,7 @@ def demo(
             "The demo is an extra; install it with `pip install 'img2img-bot[demo]'`."
         ) from error
     setup_logging(level="WARNING", secrets=())
-    _execute(run_demo(port=port, open_browser=not no_browser))
+    _execute(run_demo(port=port, open_browser=not no_browser, gpu_url=gpu_url))
 
 
 @cli.command()

@@ -27,8 +27,10 @@ import typer
 
 from bot.app import App, open_app
 from bot.backends.base import Backend, Capabilities, Generation, OnProgress, Progress
+from bot.backends.gpu import Gpu
 from bot.backends.painter import Painter
 from bot.client import Img2ImgBot
+from bot.clock import SystemClock
 from bot.demo_door import open_door
 from bot.params import Img2ImgParams
 from bot.settings import bare_settings
@@ -127,18 +129,22 @@ class Demo:
 
 
 @asynccontextmanager
-async def open_demo(*, port: int = 0, step_s: float = STEP_S) -> AsyncIterator[Demo]:
+async def open_demo(
+    *, port: int = 0, step_s: float = STEP_S, gpu_url: str | None = None
+) -> AsyncIterator[Demo]:
     """Run the bot in a simulated server with two members and a moderator, shown on a page at `port`.
 
-    The painter takes at least `step_s` seconds for a step. Raises `OperatorError` where the port is taken.
+    Pictures are made by the GPU server at `gpu_url`, else by the painter, which takes at least
+    `step_s` seconds for a step. Raises `OperatorError` where the port is taken.
     """
     folder = Path(tempfile.mkdtemp(prefix="img2img-demo-"))
     clock = DemoClock()
     bot = Img2ImgBot(shard_count=1, cdn_hosts=frozenset({SIMULATED_CDN}))
     settings = bare_settings(data_dir=folder, backends=("painter",), daily_allowance=DAILY_ALLOWANCE)
-    painter = DemoBackend(Painter(pace_s=step_s), clock)
+    inner = Gpu(url=gpu_url, clock=SystemClock()) if gpu_url else Painter(pace_s=step_s)
+    backend = DemoBackend(inner, clock)
     try:
-        async with open_app(settings, fetch=bot.fetch, clock=clock, backends=[painter]) as app:
+        async with open_app(settings, fetch=bot.fetch, clock=clock, backends=[backend]) as app:
             bot.app = app
             env = simcord.Env(bot, shard_count=1, settle_timeout=SETTLE_TIMEOUT_S)
             env.backend.edit_bot_profile("img2img")
@@ -178,12 +184,12 @@ async def _page(
         yield preview, url
 
 
-async def run_demo(*, port: int, open_browser: bool) -> None:
+async def run_demo(*, port: int, open_browser: bool, gpu_url: str | None = None) -> None:
     """Open the demo and keep it until a signal or the page ends it."""
     signalled = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, signalled.set)
-    async with open_demo(port=port) as demo:
+    async with open_demo(port=port, gpu_url=gpu_url) as demo:
         typer.echo(f"\n  The bot is running in a simulated Discord at\n\n    {demo.url}\n")
         typer.echo(f"  Type /img2img there and attach a picture, for instance\n\n    {demo.sample}\n")
         typer.echo(
