@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from bot.errors import OperatorError
+from bot.words import counted
 from db import jobs, ledger
 from db.database import APPLICATION_ID, DatabaseUnfitError, connect, locked
 
@@ -38,7 +39,8 @@ class Copied:
 
     def __str__(self) -> str:
         """Say it in half a sentence."""
-        return f"{self.jobs:,} jobs and {self.pictures:,} pictures ({self.pictures_bytes / 2**20:.1f} MiB)"
+        pictures = counted(self.pictures, "picture")
+        return f"{counted(self.jobs, 'job')} and {pictures} ({self.pictures_bytes / 2**20:.1f} MiB)"
 
 
 def back_up(data: Path, target: Path, *, retention_days: int) -> Copied:

@@ -337,10 +337,10 @@ def rule_text(name: str, value: Any) -> str:
     """Return a server's rule as a person would say it."""
     if name in {"giving", "frozen", "private"}:
         return _yes(bool(value))
-    if value is None:
-        return "none"
     if name.endswith("channel_id"):
-        return f"<#{value}>"
+        return "none" if value is None else f"<#{value}>"
+    if value is None:
+        return "not set (the bot's own counts)"
     return megapixels_text(value) if name == "pixels_max" else f"{value:,}"
 
 

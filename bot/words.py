@@ -12,7 +12,12 @@ _IN_MINUTES_S: Final = 5_400
 
 def credits_text(amount: int) -> str:
     """Return "1 credit" or "12 credits"."""
-    return f"{amount:,} credit" if amount == 1 else f"{amount:,} credits"
+    return counted(amount, "credit")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 job" or "1,200 jobs"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def ordinal(number: int) -> str:

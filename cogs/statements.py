@@ -10,7 +10,7 @@ from typing import Final
 
 import discord
 
-from bot.words import credits_text
+from bot.words import counted, credits_text
 from cogs.cards import plain
 from db.guilds import Act
 from db.ledger import Account, Entry
@@ -54,7 +54,7 @@ def board_text(board: list[tuple[int, int, int]], days: int) -> str:
     if not board:
         return f"Nobody has spent credits here in the last {days} days."
     lines = [
-        f"{place}. <@{user_id}> · {credits_text(spent)} · {jobs:,} jobs"
+        f"{place}. <@{user_id}> · {credits_text(spent)} · {counted(jobs, 'job')}"
         for place, (user_id, spent, jobs) in enumerate(board, start=1)
     ]
     return _within([f"Most spent in the last {days} days:", *lines])

@@ -192,7 +192,7 @@ async def test_backup_and_restore_are_commands(tmp_path: Path) -> None:
     assert (await _command("backup", str(backup), data=data))[0] == 0
     status, said = await _command("restore", str(backup), data=new)
     assert (status, said.count("\n")) == (0, 1)
-    assert "books proved: 1 jobs and 2 pictures" in said
+    assert "books proved: 1 job and 2 pictures" in said
     status, said = await _command("restore", str(backup), data=new)
     assert (status, said.count("\n")) == (2, 1)
     assert "--replace" in said
