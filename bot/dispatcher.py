@@ -227,13 +227,20 @@ class Dispatcher:
 
         async def wait() -> None:
             await self._clock.sleep(max(0.0, at - self._clock.now()))
-            for lane in self._router.lanes:
-                if lane.dry_since is not None and not lane.is_paused(self._clock.now()):
-                    await self._look_for_credits(lane, lane.dry_since)
+            try:
+                await self._look_at_dry_lanes()
+            except Exception:
+                # Whatever went wrong, the jobs that wait must be tried again.
+                log.exception("The balance at a provider could not be looked at")
             self._retry_later = None
             self.poke()
 
         self._retry_later = asyncio.create_task(wait(), name="waiting for a backend")
+
+    async def _look_at_dry_lanes(self) -> None:
+        for lane in self._router.lanes:
+            if lane.dry_since is not None and not lane.is_paused(self._clock.now()):
+                await self._look_for_credits(lane, lane.dry_since)
 
     async def _look_for_credits(self, lane: Lane, dry_since: float) -> None:
         """Ask a backend that can tell whether the credits are back; where it can't, a job finds out."""
