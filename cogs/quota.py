@@ -25,7 +25,7 @@ ACTS_EXPORTED: Final = 20_000
 BOARD_DAYS: Final = 30
 BOARD_LINES: Final = 10
 DAY_S: Final = 86_400
-REPEATED: Final = "That was done before; nothing was changed again."
+REPEATED: Final = "There was nothing to change: it is so already."
 
 Amount = app_commands.Range[int, 1, AMOUNT_MAX]
 Allowance = app_commands.Range[int, 0, AMOUNT_MAX]
