@@ -15,7 +15,7 @@ from bot.backends.gpu_process import GpuProcess, free_port
 from bot.backends.painter import Painter
 from bot.backends.router import Router
 from bot.backends.segmind import Segmind
-from bot.clock import Clock, SystemClock
+from bot.clock import DAY_S, Clock, SystemClock
 from bot.credits import Credits, Prices
 from bot.dispatcher import Dispatcher
 from bot.errors import OperatorError
@@ -32,7 +32,6 @@ from db import jobs as rows
 from db import ledger
 from db.database import Database, DatabaseUnfitError, open_database
 
-DAY_S: Final = 86_400
 BOOKS_WRONG: Final = "The credit books do not add up, so nothing is spent until the operator has looked."
 
 

@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from bot.clock import DAY_S
 from bot.errors import OperatorError
 from bot.words import counted
 from db import jobs, ledger
@@ -26,7 +27,6 @@ DATABASE: Final = "bot.sqlite3"
 IDENTITY: Final = "identity"
 PICTURES: Final = "pictures"
 _NEW: Final = ".new"
-_DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def back_up(data: Path, target: Path, *, retention_days: int) -> Copied:
         raise OperatorError(f"{target} lies in the bot's own folder; choose one on another disk.")
     _check_is_ours(data / DATABASE)
     try:
-        return _copy(data, target, since=time.time() - retention_days * _DAY_S)
+        return _copy(data, target, since=time.time() - retention_days * DAY_S)
     except (OSError, sqlite3.Error) as error:
         raise OperatorError(
             f"The backup could not be written: {error}. The one before it is untouched."
@@ -72,7 +72,7 @@ def restore(source: Path, data: Path, *, replace: bool, retention_days: int) -> 
                 raise OperatorError(
                     f"{data} holds a database already; add --replace to set it aside and restore over it."
                 )
-            return _copy(source, data, since=time.time() - retention_days * _DAY_S, keep_old=True)
+            return _copy(source, data, since=time.time() - retention_days * DAY_S, keep_old=True)
     except DatabaseUnfitError as error:
         raise OperatorError(str(error)) from error
     except (OSError, sqlite3.Error) as error:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+DAY_S: Final = 86_400
 
 
 class Clock(Protocol):
@@ -37,8 +39,3 @@ def utc_day(now_s: float) -> int:
     return (
         datetime.fromtimestamp(now_s, UTC).date().toordinal() - datetime(1970, 1, 1, tzinfo=UTC).toordinal()
     )
-
-
-def next_utc_midnight(now_s: float) -> int:
-    """Return the coming UTC midnight in seconds since 1970."""
-    return (utc_day(now_s) + 1) * 86_400

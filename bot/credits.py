@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from bot.audit import Change, Difference, Moderator, record
-from bot.clock import Clock, utc_day
+from bot.clock import DAY_S, Clock, utc_day
 from bot.errors import InvalidOption, NotAllowed, NotEnoughCredits
-from bot.limits import AMOUNT_MAX, DAY_S, Ceilings, Explanation, Limits, Person
+from bot.limits import AMOUNT_MAX, Ceilings, Explanation, Limits, Person
 from bot.params import Img2ImgParams
 from bot.words import credits_text
 from db import guilds, ledger, rules

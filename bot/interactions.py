@@ -29,6 +29,7 @@ NO_DISK: Final = (
     "The bot can't store anything just now, so nothing was charged."
     " Its operator has been told; please try again in a few minutes."
 )
+NOT_IN_A_SERVER: Final = "That works only in a server, not in a direct message."
 BROKEN: Final = "Something broke on our side and nothing was charged. Please try again in a minute."
 
 
@@ -40,7 +41,7 @@ def sentence_of(error: BaseException) -> str | None:
     if isinstance(error, DatabaseBrokenError):
         return NO_DISK
     if isinstance(error, app_commands.NoPrivateMessage):
-        return "That works only in a server, not in a direct message."
+        return NOT_IN_A_SERVER
     if isinstance(error, (app_commands.MissingPermissions, app_commands.CheckFailure)):
         return str(NotAllowed())
     if isinstance(error, app_commands.TransformerError):

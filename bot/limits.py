@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from bot.clock import Clock
+from bot.clock import DAY_S, Clock
 from bot.errors import InvalidOption, LimitReached, NotAllowed
 from bot.params import Img2ImgParams
 from bot.words import credits_text, duration_text
@@ -21,7 +21,6 @@ from db import guilds, ledger, rules
 from db.jobs import Job
 from db.rules import Rules
 
-DAY_S: Final = 86_400
 AMOUNT_MAX: Final = 1_000_000
 SLOW_S_MAX: Final = 6 * 3_600
 PIXELS_PER_MEGAPIXEL: Final = 1024 * 1024

@@ -92,10 +92,6 @@ class Img2ImgParams(BaseModel):
         """Return the same request with another seed."""
         return self.model_copy(update={"seed": seed})
 
-    def with_strength(self, strength: float) -> Self:
-        """Return the same request with another strength, from 0 to 1."""
-        return self.model_copy(update={"strength": strength})
-
     def sample(self, index: int) -> Self:
         """Return the request for one picture of this one: one sample, its own seed.
 

@@ -133,11 +133,6 @@ def moved_card(view: JobView, address: str) -> ui.LayoutView:
     return _card(DONE_COLOUR, _asked(view, head), _facts(view, f"-# {_paid(view)}"))
 
 
-def undelivered_note(view: JobView) -> str:
-    """Return what a card says whose picture has to be fetched from the history."""
-    return f"The picture of job {view.job.id} is ready; `/history` shows it."
-
-
 # ------------------------------------------------------------------------ pieces
 
 

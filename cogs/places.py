@@ -7,6 +7,7 @@ from typing import Any, Final
 import discord
 
 from bot.errors import NotAllowed
+from bot.interactions import NOT_IN_A_SERVER
 from bot.limits import Person, Place
 
 _NEEDED: Final = {
@@ -19,7 +20,7 @@ _NEEDED: Final = {
 def check_place(interaction: discord.Interaction[Any]) -> None:
     """Raise `NotAllowed` unless the bot may show pictures where it was asked to."""
     if interaction.guild_id is None or interaction.channel_id is None:
-        raise NotAllowed("That works only in a server, not in a direct message.")
+        raise NotAllowed(NOT_IN_A_SERVER)
     has = interaction.app_permissions
     missing = [label for name, label in _NEEDED.items() if not getattr(has, name)]
     in_thread = isinstance(interaction.channel, discord.Thread)
@@ -50,7 +51,7 @@ def person_of(interaction: discord.Interaction[Any]) -> Person:
 def server_of(interaction: discord.Interaction[Any]) -> int:
     """Return the server's id. Raises `NotAllowed` outside a server."""
     if interaction.guild_id is None:
-        raise NotAllowed("That works only in a server, not in a direct message.")
+        raise NotAllowed(NOT_IN_A_SERVER)
     return interaction.guild_id
 
 

@@ -10,6 +10,7 @@ from discord.ext import commands
 
 from bot.audit import Difference, Moderator
 from bot.client import Img2ImgBot
+from bot.clock import DAY_S
 from bot.credits import Wallet
 from bot.interactions import JobButton, reply
 from bot.limits import AMOUNT_MAX, PIXELS_PER_MEGAPIXEL, RULE_NAMES, SLOW_S_MAX, Explanation, Person
@@ -24,7 +25,6 @@ ACTS_LISTED: Final = 12
 ACTS_EXPORTED: Final = 20_000
 BOARD_DAYS: Final = 30
 BOARD_LINES: Final = 10
-DAY_S: Final = 86_400
 REPEATED: Final = "There was nothing to change: it is so already."
 
 Amount = app_commands.Range[int, 1, AMOUNT_MAX]

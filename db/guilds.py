@@ -85,12 +85,6 @@ def given_on(tx: sqlite3.Connection, *, guild_id: int, day: int) -> list[int]:
     return [row["user_id"] for row in rows]
 
 
-def guild_allowance(tx: sqlite3.Connection, guild_id: int) -> int | None:
-    """Return the server's daily allowance, None where it never set one."""
-    row = tx.execute("SELECT allowance FROM guild WHERE id = ?", (guild_id,)).fetchone()
-    return row["allowance"] if row else None
-
-
 def set_guild_allowance(tx: sqlite3.Connection, *, guild_id: int, allowance: int) -> None:
     """Set the server's daily allowance for every member without his own."""
     tx.execute(
