@@ -1,0 +1,1 @@
+"""What a member may spend: prices, holds, allowances and limits."""

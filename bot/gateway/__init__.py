@@ -1,0 +1,1 @@
+"""All that knows discord.py outside the cogs: the client, its connection, its answers."""

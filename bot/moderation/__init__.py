@@ -1,0 +1,1 @@
+"""What moderators do: actions, the blocklist, and the record of it all."""

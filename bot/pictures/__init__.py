@@ -1,0 +1,1 @@
+"""Everything that touches picture bytes: decoding in child processes, sizes, storage."""
