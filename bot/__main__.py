@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from bot.backup import back_up
-from bot.backup import restore as put_back
-from bot.check import check_everything
 from bot.errors import OperatorError
 from bot.gpu.cli import app as gpu_cli
 from bot.logs import setup_logging
+from bot.ops.backup import back_up
+from bot.ops.backup import restore as put_back
+from bot.ops.check import check_everything
 from bot.settings import Settings, load_settings
 
 cli = typer.Typer(
@@ -43,8 +43,8 @@ def run() -> None:
 
 
 async def _run(settings: Settings, token: str) -> None:
-    from bot.client import Img2ImgBot  # noqa: PLC0415 - `--help` need not load Discord's library
-    from bot.supervisor import supervise  # noqa: PLC0415
+    from bot.gateway.client import Img2ImgBot  # noqa: PLC0415 - `--help` need not load Discord's library
+    from bot.gateway.supervisor import supervise  # noqa: PLC0415
 
     await supervise(settings, token, make_client=Img2ImgBot)
 
@@ -59,7 +59,7 @@ def demo(
 ) -> None:
     """Try the bot in a browser, without Discord, token, key or GPU."""
     try:
-        from bot.demo import run_demo  # noqa: PLC0415 - an extra
+        from bot.demo.session import run_demo  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise OperatorError(
             "The demo is an extra; install it with `pip install 'img2img-bot[demo]'`."

@@ -8,26 +8,26 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bot.audit import Trail
 from bot.backends.base import Backend
-from bot.backends.gpu import Gpu
 from bot.backends.gpu_process import GpuProcess, free_port
+from bot.backends.gpu_server import Gpu
 from bot.backends.painter import Painter
 from bot.backends.router import Router
 from bot.backends.segmind import Segmind
 from bot.clock import DAY_S, Clock, SystemClock
-from bot.credits import Credits, Prices
-from bot.dispatcher import Dispatcher
+from bot.credits.limits import Ceilings
+from bot.credits.service import Credits, Prices
 from bot.errors import OperatorError
 from bot.events import Events, OperatorAlert
-from bot.images import PicturePool
-from bot.inputs import Fetch, Inputs
-from bot.jobs import Jobs
-from bot.limits import Ceilings
-from bot.moderation import Moderation
-from bot.queue import FairQueue, QueueLimits
+from bot.jobs.dispatcher import Dispatcher
+from bot.jobs.fair_queue import FairQueue, QueueLimits
+from bot.jobs.inputs import Fetch, Inputs
+from bot.jobs.service import Jobs
+from bot.moderation.audit import Trail
+from bot.moderation.service import Moderation
+from bot.pictures.pool import PicturePool
+from bot.pictures.store import PictureStore
 from bot.settings import BackendName, Settings
-from bot.store import PictureStore
 from db import jobs as rows
 from db import ledger
 from db.database import Database, DatabaseUnfitError, open_database

@@ -15,18 +15,18 @@ import discord
 from discord import ui
 from discord.ext import commands
 
-from bot.audit import Told
-from bot.client import Img2ImgBot
 from bot.errors import JobGone
 from bot.events import Event, JobCancelled, JobFailed, JobQueued, JobRendered, TrailGrew
-from bot.interactions import NO_MENTIONS, GuardedModal, JobButton, reply
+from bot.gateway.client import Img2ImgBot
+from bot.gateway.interactions import NO_MENTIONS, GuardedModal, JobButton, reply
+from bot.moderation.audit import Told
 from bot.params import Img2ImgParams
-from bot.words import credits_text
+from bot.text import credits_text
 from cogs.cards import OPERATION_NAMES, plain
-from cogs.places import server_of
-from cogs.statements import TEXT_CHARS_MAX, act_text
+from cogs.listings import TEXT_CHARS_MAX, act_text
+from cogs.permissions import server_of
+from db.audit_log import Behind
 from db.jobs import Job
-from db.trail import Behind
 
 log = logging.getLogger(__name__)
 

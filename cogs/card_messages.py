@@ -12,10 +12,10 @@ from typing import Any, Final, cast
 import discord
 from discord import ui
 
-from bot.client import Img2ImgBot
 from bot.errors import BotError
-from bot.interactions import NO_MENTIONS, TROUBLE, is_gone
-from bot.jobs import JobView
+from bot.gateway.client import Img2ImgBot
+from bot.gateway.interactions import NO_MENTIONS, TROUBLE, is_gone
+from bot.jobs.service import JobView
 from db.jobs import Job
 
 log = logging.getLogger(__name__)

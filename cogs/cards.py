@@ -12,10 +12,10 @@ from typing import Any, Final
 import discord
 from discord import ui
 
-from bot.interactions import JobButton
-from bot.jobs import JobView
+from bot.gateway.interactions import JobButton
+from bot.jobs.service import JobView
 from bot.params import DEFAULT_NEGATIVE_PROMPT
-from bot.words import credits_text, duration_text, ordinal
+from bot.text import credits_text, duration_text, ordinal
 
 PROMPT_CHARS_SHOWN: Final = 300
 ALT_CHARS_MAX: Final = 256

@@ -8,21 +8,21 @@ import discord
 from discord import app_commands, ui
 from discord.ext import commands
 
-from bot.audit import Moderator
-from bot.client import Img2ImgBot
-from bot.credits import MEGAPIXEL, Wallet
+from bot.credits.limits import AMOUNT_MAX
+from bot.credits.service import MEGAPIXEL, Wallet
 from bot.errors import InvalidOption
 from bot.events import TrailGrew
-from bot.interactions import NO_MENTIONS, JobButton, reply, reply_card
-from bot.jobs import JobView, check_age, check_owner
-from bot.limits import AMOUNT_MAX
+from bot.gateway.client import Img2ImgBot
+from bot.gateway.interactions import NO_MENTIONS, JobButton, reply, reply_card
+from bot.jobs.service import JobView, check_age, check_owner
+from bot.moderation.audit import Moderator
 from bot.params import Img2ImgParams
-from bot.words import credits_text
+from bot.text import credits_text
 from cogs import cards
-from cogs.mailbox import files_of
-from cogs.places import person_of, place_of, server_of
+from cogs.card_messages import files_of
+from cogs.listings import statement_lines
+from cogs.permissions import person_of, place_of, server_of
 from cogs.results import Results
-from cogs.statements import statement_lines
 from db.ledger import Entry
 
 ACCOUNT_COLOUR: Final = 0x5865F2

@@ -8,15 +8,15 @@ import discord
 from discord import app_commands, ui
 from discord.ext import commands
 
-from bot.client import Img2ImgBot
-from bot.inputs import Source
-from bot.interactions import GuardedModal, JobButton
-from bot.jobs import Request, check_owner
+from bot.gateway.client import Img2ImgBot
+from bot.gateway.interactions import GuardedModal, JobButton
+from bot.jobs.inputs import Source
+from bot.jobs.service import Request, check_owner
 from bot.params import PROMPT_CHARS_MAX, Img2ImgParams
 from cogs.options import SAMPLER_OPTION, SCHEDULER_OPTION, FieldOption, help_of, params_from
-from cogs.places import check_place, is_moderator, place_of, roles_of
+from cogs.permissions import check_place, is_moderator, place_of, roles_of
+from cogs.picture_sources import from_attachment, from_message
 from cogs.results import Results
-from cogs.sources import from_attachment, from_message
 
 MODAL_TIMEOUT_S: Final = 900
 STRENGTHS: Final = {

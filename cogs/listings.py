@@ -10,10 +10,10 @@ from typing import Final
 
 import discord
 
-from bot.words import counted, credits_text
+from bot.text import counted, credits_text
 from cogs.cards import plain
-from db.guilds import Act
 from db.ledger import Account, Entry
+from db.members import Act
 
 REASON_CHARS_LISTED: Final = 60
 DETAIL_CHARS_LISTED: Final = 200

@@ -10,12 +10,13 @@ import discord
 from discord import app_commands
 from discord.ext import commands, tasks
 
-from bot.client import Img2ImgBot
 from bot.clock import utc_day
 from bot.errors import NotAllowed
 from bot.events import Event, OperatorAlert
-from bot.interactions import NO_MENTIONS, TROUBLE, reply
-from db import providers, rules
+from bot.gateway.client import Img2ImgBot
+from bot.gateway.interactions import NO_MENTIONS, TROUBLE, reply
+from db import guilds as rules
+from db import providers
 
 #: One alert, not a hundred: the same is said once an hour, and never more than so many things.
 REPEAT_S_MIN: Final = 3_600.0

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import discord
 
+from bot.credits.limits import Person, Place
 from bot.errors import NotAllowed
-from bot.interactions import NOT_IN_A_SERVER
-from bot.limits import Person, Place
+from bot.gateway.interactions import NOT_IN_A_SERVER
 
 _NEEDED: Final = {
     "view_channel": "View Channel",

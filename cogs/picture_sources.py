@@ -8,7 +8,7 @@ from typing import Any
 import discord
 
 from bot.errors import UnusablePicture
-from bot.inputs import Source
+from bot.jobs.inputs import Source
 
 
 def from_attachment(attachment: discord.Attachment) -> Source:

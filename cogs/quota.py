@@ -8,17 +8,18 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.audit import Difference, Moderator
-from bot.client import Img2ImgBot
 from bot.clock import DAY_S
-from bot.credits import Wallet
-from bot.interactions import JobButton, reply
-from bot.limits import AMOUNT_MAX, PIXELS_PER_MEGAPIXEL, RULE_NAMES, SLOW_S_MAX, Explanation, Person
-from bot.moderation import Act, Outcome, check_some, rule_text
-from bot.words import credits_text
-from cogs.places import check_manager, person_of, roles_of
-from cogs.statements import acts_csv, acts_text, board_text, holdings_csv
-from db import guilds, ledger
+from bot.credits.limits import AMOUNT_MAX, PIXELS_PER_MEGAPIXEL, RULE_NAMES, SLOW_S_MAX, Explanation, Person
+from bot.credits.service import Wallet
+from bot.gateway.client import Img2ImgBot
+from bot.gateway.interactions import JobButton, reply
+from bot.moderation.audit import Difference, Moderator
+from bot.moderation.service import Act, Outcome, check_some, rule_text
+from bot.text import credits_text
+from cogs.listings import acts_csv, acts_text, board_text, holdings_csv
+from cogs.permissions import check_manager, person_of, roles_of
+from db import ledger
+from db import members as guilds
 
 REASON_CHARS_MAX: Final = 200
 ACTS_LISTED: Final = 12

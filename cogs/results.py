@@ -18,7 +18,6 @@ from discord import ui
 from discord.ext import commands
 
 from bot.backends.base import Progress
-from bot.client import Img2ImgBot
 from bot.errors import BotError
 from bot.events import (
     BotStopping,
@@ -33,10 +32,11 @@ from bot.events import (
     QueuePaused,
     QueueResumed,
 )
-from bot.interactions import NO_MENTIONS, TROUBLE
-from bot.jobs import JobView
+from bot.gateway.client import Img2ImgBot
+from bot.gateway.interactions import NO_MENTIONS, TROUBLE
+from bot.jobs.service import JobView
 from cogs import cards
-from cogs.mailbox import Mailbox, NowhereToPost, filenames_of
+from cogs.card_messages import Mailbox, NowhereToPost, filenames_of
 from db.database import DatabaseBrokenError
 from db.jobs import Job
 

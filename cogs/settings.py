@@ -8,17 +8,17 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.blocklist import TEXT_CHARS_MAX
-from bot.client import Img2ImgBot
+from bot.credits.limits import RULE_NAMES
 from bot.errors import InvalidOption, JobGone
-from bot.interactions import reply
-from bot.limits import RULE_NAMES
-from bot.moderation import Act, check_some, rule_text
+from bot.gateway.client import Img2ImgBot
+from bot.gateway.interactions import reply
+from bot.moderation.blocklist import TEXT_CHARS_MAX
+from bot.moderation.service import Act, check_some, rule_text
 from cogs.cards import plain
-from cogs.places import check_manager, is_moderator, server_of
+from cogs.permissions import check_manager, is_moderator, server_of
 from cogs.quota import Reason, moderator_of, reply_outcome
-from db import rules
-from db.rules import BlockedText, Rules
+from db import guilds as rules
+from db.guilds import BlockedText, Rules
 
 OPTIONS: Final = ("private", "results_channel_id", "log_channel_id")
 SHOWN_CHARS_MAX: Final = 1_500

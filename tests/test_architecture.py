@@ -14,11 +14,11 @@ ROOMS = sorted(path for folder in ("bot", "cogs", "db") for path in (ROOT / fold
 
 #: Discord is known to the cogs and to these alone.
 KNOW_DISCORD = {
-    "bot/client.py",
-    "bot/interactions.py",
-    "bot/demo.py",
-    "bot/demo_door.py",
-    "bot/supervisor.py",
+    "bot/gateway/client.py",
+    "bot/gateway/interactions.py",
+    "bot/demo/session.py",
+    "bot/demo/proxy.py",
+    "bot/gateway/supervisor.py",
 }
 
 
@@ -54,7 +54,7 @@ def test_arrows_run_one_way(path: Path) -> None:
         if name not in KNOW_DISCORD:
             assert _reaches(path, "discord") == []
     if name.startswith("bot/backends/"):
-        assert _reaches(path, "db", "discord", "bot.client", "bot.jobs") == []
+        assert _reaches(path, "db", "discord", "bot.gateway", "bot.jobs") == []
     if name not in KNOW_DISCORD:
         assert _reaches(path, "simcord") == []
 

@@ -11,9 +11,9 @@ from typing import Final
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from bot.backends.base import Capabilities, Generation, OnProgress, Progress
-from bot.backends.contract import Contract
 from bot.backends.gpu_process import GpuProcess
 from bot.backends.http import PaidHttp
+from bot.backends.segmind_contract import Contract
 from bot.clock import Clock
 from bot.errors import BackendDown
 from bot.params import Img2ImgParams

@@ -8,8 +8,8 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from bot.backends.base import Capabilities, Generation, OnProgress
-from bot.backends.contract import Contract
 from bot.backends.http import PaidHttp
+from bot.backends.segmind_contract import Contract
 from bot.clock import Clock
 from bot.errors import BackendFailed
 from bot.params import Img2ImgParams

@@ -16,10 +16,12 @@ from typing import Final
 from bot.clock import DAY_S, Clock
 from bot.errors import InvalidOption, LimitReached, NotAllowed
 from bot.params import Img2ImgParams
-from bot.words import credits_text, duration_text
-from db import guilds, ledger, rules
+from bot.text import credits_text, duration_text
+from db import guilds as rules
+from db import ledger
+from db import members as guilds
+from db.guilds import Rules
 from db.jobs import Job
-from db.rules import Rules
 
 AMOUNT_MAX: Final = 1_000_000
 SLOW_S_MAX: Final = 6 * 3_600

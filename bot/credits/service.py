@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from bot.audit import Change, Difference, Moderator, record
 from bot.clock import DAY_S, Clock, utc_day
+from bot.credits.limits import AMOUNT_MAX, Ceilings, Explanation, Limits, Person
 from bot.errors import InvalidOption, NotAllowed, NotEnoughCredits
-from bot.limits import AMOUNT_MAX, Ceilings, Explanation, Limits, Person
+from bot.moderation.audit import Change, Difference, Moderator, record
 from bot.params import Img2ImgParams
-from bot.words import credits_text
-from db import guilds, ledger, rules
+from bot.text import credits_text
+from db import guilds as rules
+from db import ledger
+from db import members as guilds
 from db.database import Database
 
 MEGAPIXEL: Final = 1024 * 1024

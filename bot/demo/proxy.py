@@ -80,7 +80,7 @@ class Door:
         return web.Response(status=answer.status_code, body=page.encode(), headers=_handed_on(answer.headers))
 
     async def _script(self, _request: web.Request) -> web.Response:
-        script = (resources.files("bot") / "assets" / "demo.js").read_text()
+        script = (resources.files("bot.demo") / "assets" / "demo.js").read_text()
         return web.Response(text=script, content_type="text/javascript")
 
     async def _look(self, request: web.Request) -> web.Response:

@@ -27,11 +27,11 @@ import typer
 
 from bot.app import App, open_app
 from bot.backends.base import Backend, Capabilities, Generation, OnProgress, Progress
-from bot.backends.gpu import Gpu
+from bot.backends.gpu_server import Gpu
 from bot.backends.painter import Painter
-from bot.client import Img2ImgBot
 from bot.clock import SystemClock
-from bot.demo_door import open_door
+from bot.demo.proxy import open_door
+from bot.gateway.client import Img2ImgBot
 from bot.params import Img2ImgParams
 from bot.settings import bare_settings
 
@@ -152,7 +152,7 @@ async def open_demo(
             await env.start()
             del bot.tree.on_error  # the simulator's, which takes each refusal of ours for a failure
             try:
-                picture = (resources.files("bot") / "assets" / SAMPLE).read_bytes()
+                picture = (resources.files("bot.demo") / "assets" / SAMPLE).read_bytes()
                 sample = folder / SAMPLE
                 sample.write_bytes(picture)
                 async with _page(env, clock, picture, port) as (preview, url):

@@ -15,19 +15,19 @@ from discord.ext import commands
 
 from bot.app import App
 from bot.errors import JobGone, OperatorError, UnusablePicture
-from bot.interactions import NO_MENTIONS, JobButton, Tree
-from db import guilds
+from bot.gateway.interactions import NO_MENTIONS, JobButton, Tree
+from db import members as guilds
 
 log = logging.getLogger(__name__)
 
 EXTENSIONS: Final = (
     "cogs.results",
     "cogs.img2img",
-    "cogs.account",
+    "cogs.credits",
     "cogs.quota",
-    "cogs.calm",
+    "cogs.settings",
     "cogs.audit_log",
-    "cogs.operator",
+    "cogs.owner",
 )
 
 #: Buttons that carry an interaction's id in place of a job's.

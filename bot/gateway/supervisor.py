@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Final
 
 from bot.app import App, open_app
-from bot.client import Img2ImgBot
 from bot.errors import OperatorError, UnusablePicture
+from bot.gateway.client import Img2ImgBot
 from bot.settings import Settings
 
 log = logging.getLogger(__name__)

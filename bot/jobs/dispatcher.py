@@ -16,7 +16,7 @@ from typing import Final
 from bot.backends.base import Generation, Picture, Progress, TellsBalance
 from bot.backends.router import Lane, Router
 from bot.clock import Clock
-from bot.credits import Credits
+from bot.credits.service import Credits
 from bot.errors import (
     BackendDown,
     BackendError,
@@ -42,11 +42,11 @@ from bot.events import (
     QueuePaused,
     QueueResumed,
 )
-from bot.images import PicturePool
-from bot.inputs import Inputs
+from bot.jobs.fair_queue import FairQueue, Ticket
+from bot.jobs.inputs import Inputs
 from bot.params import Img2ImgParams
-from bot.queue import FairQueue, Ticket
-from bot.store import PictureStore
+from bot.pictures.pool import PicturePool
+from bot.pictures.store import PictureStore
 from db import jobs as rows
 from db import providers
 from db.database import Database, DatabaseBrokenError, T, Unit

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from bot.credits.limits import Limits
 from bot.errors import BotError, UnusablePicture, UserError
-from bot.images import INPUT_BYTES_MAX, PicturePool
-from bot.limits import Limits
-from bot.picture_child import AREA_MAX, SIDE_MAX, SIDE_MIN, SIDE_STEP, fitted_size
-from bot.store import PictureStore
+from bot.pictures.child import AREA_MAX, SIDE_MAX, SIDE_MIN, SIDE_STEP, fitted_size
+from bot.pictures.pool import INPUT_BYTES_MAX, PicturePool
+from bot.pictures.store import PictureStore
 from db import jobs as rows
 from db.database import Database
 from db.jobs import Job

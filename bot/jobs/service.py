@@ -7,17 +7,17 @@ import sqlite3
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from bot.blocklist import find_blocked
 from bot.clock import Clock
-from bot.credits import MEGAPIXEL, Credits
-from bot.dispatcher import Dispatcher
+from bot.credits.limits import Person, Place
+from bot.credits.service import MEGAPIXEL, Credits
 from bot.errors import AlreadyAsked, JobGone, NotAllowed, Paused
-from bot.inputs import Source, check_size, is_normal_size, normal_pixels
-from bot.limits import Person, Place
+from bot.jobs.dispatcher import Dispatcher
+from bot.jobs.fair_queue import FairQueue
+from bot.jobs.inputs import Source, check_size, is_normal_size, normal_pixels
+from bot.moderation.blocklist import find_blocked
 from bot.params import Img2ImgParams, random_seed
-from bot.queue import FairQueue
+from db import guilds as rules
 from db import jobs as rows
-from db import rules
 from db.database import Database
 from db.jobs import ID_END, Job, Operation, Result
 

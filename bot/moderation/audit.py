@@ -9,10 +9,13 @@ from typing import Final
 from bot.clock import Clock
 from bot.errors import JobGone, NotAllowed
 from bot.events import Events, TrailGrew
-from db import guilds, jobs, rules, trail
+from db import audit_log as trail
+from db import guilds as rules
+from db import jobs
+from db import members as guilds
+from db.audit_log import Behind, Entry
 from db.database import Database
 from db.jobs import ID_END, Job, Result
-from db.trail import Behind, Entry
 
 ENTRIES_AT_ONCE_MAX: Final = 20
 

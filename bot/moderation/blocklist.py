@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Final
 
 from bot.errors import InvalidOption
-from db.rules import BlockedText
+from db.guilds import BlockedText
 
 TEXT_CHARS_MAX: Final = 100
 TEXTS_MAX: Final = 100

@@ -14,16 +14,18 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from bot.audit import Difference, Moderator, detail_of, record
-from bot.blocklist import checked, plain_text
 from bot.clock import Clock
-from bot.credits import Credits
+from bot.credits.limits import RULE_NAMES, Person, megapixels_text
+from bot.credits.service import Credits
 from bot.errors import InvalidOption, JobGone, NotAllowed
 from bot.events import Events, TrailGrew
-from bot.limits import RULE_NAMES, Person, megapixels_text
-from db import guilds, rules, trail
+from bot.moderation.audit import Difference, Moderator, detail_of, record
+from bot.moderation.blocklist import checked, plain_text
+from db import audit_log as trail
+from db import guilds as rules
+from db import members as guilds
 from db.database import Database
-from db.rules import BlockedText
+from db.guilds import BlockedText
 
 LARGE_AMOUNT: Final = 1_000
 CONFIRM_WITHIN_S: Final = 15 * 60

@@ -19,7 +19,7 @@ from typing import Final
 
 from bot.clock import DAY_S
 from bot.errors import OperatorError
-from bot.words import counted
+from bot.text import counted
 from db import jobs, ledger
 from db.database import APPLICATION_ID, DatabaseUnfitError, connect, locked
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from bot import picture_child
 from bot.errors import BackendUnsure, BotError, UnusablePicture
-from bot.picture_child import PIXELS_MAX, RESULT_PIXELS_MAX, Refused
+from bot.pictures import child as picture_child
+from bot.pictures.child import PIXELS_MAX, RESULT_PIXELS_MAX, Refused
 
 __all__ = ["INPUT_BYTES_MAX", "PIXELS_MAX", "RESULT_PIXELS_MAX", "NormalPicture", "PicturePool"]
 
@@ -267,7 +267,7 @@ class _Child:
 
 def _environment() -> dict[str, str]:
     """Return what a child may know: where Python, this package and Pillow are."""
-    folders = [str(Path(__file__).resolve().parents[1]), *(str(Path(entry).resolve()) for entry in sys.path)]
+    folders = [str(Path(__file__).resolve().parents[2]), *(str(Path(entry).resolve()) for entry in sys.path)]
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     return {**kept, "PYTHONPATH": os.pathsep.join(dict.fromkeys(folders))}
 

@@ -7,10 +7,10 @@ from contextlib import aclosing
 import pytest
 from PIL import Image
 
-from bot.images import INPUT_BYTES_MAX, PicturePool
-from tests import pictures
+from bot.pictures.pool import INPUT_BYTES_MAX, PicturePool
 from tests.benchmarks.heartbeat import heartbeat
-from tests.pictures import encoded
+from tests.support import pictures
+from tests.support.pictures import encoded
 
 pytestmark = pytest.mark.benchmark
 

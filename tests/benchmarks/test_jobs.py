@@ -12,12 +12,12 @@ import pytest
 from bot.app import App, open_app
 from bot.clock import SystemClock
 from bot.events import Event, JobRendered
-from bot.inputs import Source
-from bot.jobs import Request
+from bot.jobs.inputs import Source
+from bot.jobs.service import Request
 from bot.params import Img2ImgParams
 from bot.settings import bare_settings
 from tests.benchmarks.heartbeat import heartbeat
-from tests.discord.simulator import Sketcher, a_picture
+from tests.support.simulated_server import Sketcher, a_picture
 
 REQUESTS = 500
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from bot.credits import Credits, Prices
+from bot.credits.service import Credits, Prices
 from db import jobs, ledger
 from db.database import Database, connect, open_database
 from db.jobs import Job, Result
-from tests.clock import HandClock
+from tests.support.clock import HandClock
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(300)]
 

@@ -13,10 +13,10 @@ import pytest
 from db import jobs, ledger
 from db.database import connect, open_database, run_batch
 from db.jobs import Result
-from tests.db.books import a_job, funded, hold
-from tests.discord.simulator import a_picture
-from tests.discord.wire import ALICE_ID, open_wire
-from tests.discord.wired import Brush, living
+from tests.support.discord_wire import ALICE_ID, open_wire
+from tests.support.ledgers import a_job, funded, hold
+from tests.support.live_bot import Brush, living
+from tests.support.simulated_server import a_picture
 
 pytestmark = pytest.mark.benchmark
 

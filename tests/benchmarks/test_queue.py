@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bot.queue import FairQueue, QueueLimits, Ticket
+from bot.jobs.fair_queue import FairQueue, QueueLimits, Ticket
 
 pytestmark = pytest.mark.benchmark
 

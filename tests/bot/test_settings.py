@@ -6,7 +6,7 @@ import pytest
 
 from bot.errors import OperatorError
 from bot.settings import PREFIX, Settings, bare_settings, load_settings
-from tests.discord.simulator import Sketcher, open_world
+from tests.support.simulated_server import Sketcher, open_world
 
 KEY = "SG_0123456789abcdef"
 

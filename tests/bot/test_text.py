@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.words import credits_text, duration_text, ordinal
+from bot.text import credits_text, duration_text, ordinal
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import simcord
 from simcord.actors import _dispatch_actor_interaction
 from simcord.enums import InteractionType
 
-from bot.audit import Moderator
 from bot.errors import JobGone, NotAllowed
-from bot.moderation import Act
-from tests.discord.simulator import World, a_picture, open_world
+from bot.moderation.audit import Moderator
+from bot.moderation.service import Act
+from tests.support.simulated_server import World, a_picture, open_world
 
 ROLES: Final = ("nobody", "member", "moderator", "moderator elsewhere", "operator")
 PLACES: Final = ("own server", "other server")

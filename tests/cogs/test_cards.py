@@ -3,7 +3,7 @@
 import pytest
 from discord import ui
 
-from bot.jobs import JobView
+from bot.jobs.service import JobView
 from bot.params import Img2ImgParams
 from cogs import cards
 from db.jobs import Job, Operation, Result

@@ -12,7 +12,7 @@ import simcord
 from PIL import Image
 
 from bot.errors import BackendRefused, BackendUnsure
-from tests.discord.simulator import Sketcher, World, a_picture, open_world, said, texts
+from tests.support.simulated_server import Sketcher, World, a_picture, open_world, said, texts
 
 
 def seeds(message: discord.Message) -> list[str]:

@@ -8,7 +8,7 @@ import discord
 import pytest
 import simcord
 
-from tests.discord.simulator import Sketcher, World, a_picture, open_world, said, texts
+from tests.support.simulated_server import Sketcher, World, a_picture, open_world, said, texts
 
 
 async def _quota(world: World, command: str, who: simcord.MemberActor | None = None, **options: Any) -> str:

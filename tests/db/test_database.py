@@ -15,7 +15,7 @@ from db.database import (
     migrations,
     open_database,
 )
-from db.guilds import remember, remembered
+from db.members import remember, remembered
 
 
 async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:

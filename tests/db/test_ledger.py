@@ -8,7 +8,7 @@ import pytest
 
 from db import jobs, ledger
 from db.jobs import Result
-from tests.db.books import a_job, funded, hold, open_books
+from tests.support.ledgers import a_job, funded, hold, open_books
 
 
 @pytest.fixture

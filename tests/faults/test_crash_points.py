@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from bot.errors import BackendFailed, BackendUnsure
-from tests.crashing import Crash, WatchedBackend
-from tests.discord.simulator import a_picture
-from tests.discord.wire import Wire, open_wire
-from tests.discord.wired import Brush, Life, eventually, living
-from tests.promises import check_promises
+from tests.support.crash_points import Crash, WatchedBackend
+from tests.support.discord_wire import Wire, open_wire
+from tests.support.live_bot import Brush, Life, eventually, living
+from tests.support.promises import check_promises
+from tests.support.simulated_server import a_picture
 
 PICTURE = a_picture((64, 64))
 #: Fewer would mean that a commit or an effect is not watched any more.

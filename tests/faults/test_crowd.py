@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from tests.discord.simulator import Sketcher, a_picture, open_world
+from tests.support.simulated_server import Sketcher, a_picture, open_world
 
 GUILDS = 50
 MEMBERS_OF_EACH = 10

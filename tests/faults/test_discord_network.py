@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from bot.errors import OperatorError
-from tests.discord.simulator import a_picture
-from tests.discord.wire import ALICE_ID, GUILD_ID, TOKEN, Fault, Message, Wire, open_wire
-from tests.discord.wired import Brush, Life, eventually, living
+from tests.support.discord_wire import ALICE_ID, GUILD_ID, TOKEN, Fault, Message, Wire, open_wire
+from tests.support.live_bot import Brush, Life, eventually, living
+from tests.support.simulated_server import a_picture
 
 PICTURE = a_picture((64, 64))
 EDIT = r"^/webhooks/.*/messages/"

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bot.errors import BackendDown
-from tests.discord.simulator import SKETCHING, Sketcher, open_world, texts
+from tests.support.simulated_server import SKETCHING, Sketcher, open_world, texts
 
 
 async def test_a_job_whose_backend_dies_moves_to_the_next(tmp_path: Path) -> None:

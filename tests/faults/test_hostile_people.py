@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from bot.logs import RedactingFormatter, Redactor
-from tests.discord.simulator import a_picture
-from tests.discord.wire import BOB_ID, GUILD_ID, TOKEN, Message, Wire, open_wire
-from tests.discord.wired import Brush, Life, eventually, living
-from tests.promises import check_promises
+from tests.support.discord_wire import BOB_ID, GUILD_ID, TOKEN, Message, Wire, open_wire
+from tests.support.live_bot import Brush, Life, eventually, living
+from tests.support.promises import check_promises
+from tests.support.simulated_server import a_picture
 
 PICTURE = a_picture((64, 64))
 OTHER_GUILD_ID = GUILD_ID + (1 << 22)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from bot.errors import UnusablePicture
-from bot.images import NormalPicture, PicturePool
-from tests import pictures
+from bot.pictures.pool import NormalPicture, PicturePool
 from tests.benchmarks.heartbeat import heartbeat
+from tests.support import pictures
 
 MUTATIONS_OF_EACH = 500
 CPU_S_MAX = 10

@@ -10,7 +10,7 @@ from bot.clock import SystemClock
 from bot.errors import BackendOutOfCredits, BackendUnreachable, OperatorError
 from bot.events import Event, OperatorAlert
 from bot.settings import Settings
-from tests.discord.simulator import Sketcher, World, open_world, texts
+from tests.support.simulated_server import Sketcher, World, open_world, texts
 
 
 def _alerts(world: World) -> list[str]:

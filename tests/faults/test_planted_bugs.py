@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LEDGER = "tests/db/test_ledger.py"
-CREDITS = "tests/bot/test_credits.py"
-CRASHES = "tests/test_crashes.py"
-POWER = "tests/db/test_power_cuts.py"
-RESTARTS = "tests/test_restarts.py"
+CREDITS = "tests/bot/credits/test_service.py"
+CRASHES = "tests/faults/test_crash_points.py"
+POWER = "tests/faults/test_power_cuts.py"
+RESTARTS = "tests/faults/test_restarts.py"
 SQL = "db/migrations/0001_initial.sql"
 
 
@@ -36,17 +36,17 @@ BUGS = (
     Bug("settled twice", SQL, "WHERE OLD.state <> 'pending';", "WHERE 0;", (LEDGER,)),
     Bug("overdrawn", SQL, "posted - held >= 0)", "1)", (LEDGER,)),
     Bug("a voided hold that stays", SQL, "SET held = held - NEW.amount WHERE id = NEW.src;\nEND;\n\nCREATE TRIGGER transfer_stays", "SET held = held WHERE id = NEW.src;\nEND;\n\nCREATE TRIGGER transfer_stays", (LEDGER,)),
-    Bug("failures are not refunded", "bot/credits.py", "            ledger.void(tx, transfer_id=transfer.id, now=self._clock.now())", "            del transfer", (CRASHES,)),
-    Bug("pictures are free", "bot/jobs.py", "        self._credits.hold(\n            tx,", "        0 and self._credits.hold(\n            tx,", (CRASHES,)),
-    Bug("all of the hold is taken", "bot/credits.py", "part = min(transfer.amount, charged)", "part = transfer.amount", (CREDITS,)),
-    Bug("the allowance comes back with each change", "bot/credits.py", "        if member.day != day:\n", "        if True:\n", (CREDITS,)),
-    Bug("a picture that is paid but not kept", "bot/dispatcher.py", "digest = await self._store.put(normal.data)", "digest = __import__('hashlib').sha256(normal.data).hexdigest()", (CRASHES,)),
+    Bug("failures are not refunded", "bot/credits/service.py", "            ledger.void(tx, transfer_id=transfer.id, now=self._clock.now())", "            del transfer", (CRASHES,)),
+    Bug("pictures are free", "bot/jobs/service.py", "        self._credits.hold(\n            tx,", "        0 and self._credits.hold(\n            tx,", (CRASHES,)),
+    Bug("all of the hold is taken", "bot/credits/service.py", "part = min(transfer.amount, charged)", "part = transfer.amount", (CREDITS,)),
+    Bug("the allowance comes back with each change", "bot/credits/service.py", "        if member.day != day:\n", "        if True:\n", (CREDITS,)),
+    Bug("a picture that is paid but not kept", "bot/jobs/dispatcher.py", "digest = await self._store.put(normal.data)", "digest = __import__('hashlib').sha256(normal.data).hexdigest()", (CRASHES,)),
     Bug("marked delivered before it is posted", "cogs/results.py", "            await self._mailbox.deliver(view, self.result_layout(view), files)\n            await self._app.jobs.delivered(job_id)", "            await self._app.jobs.delivered(job_id)\n            await self._mailbox.deliver(view, self.result_layout(view), files)", (CRASHES,)),
-    Bug("posted twice after a crash", "cogs/mailbox.py", "nonce=job.id, ", "", (CRASHES,)),
-    Bug("called without a word on disk", "bot/dispatcher.py", "        job = await self._claim(job_id, lane)", "        job = (await self._db.read(lambda tx: rows.get(tx, job_id)))", (CRASHES,)),
+    Bug("posted twice after a crash", "cogs/card_messages.py", "nonce=job.id, ", "", (CRASHES,)),
+    Bug("called without a word on disk", "bot/jobs/dispatcher.py", "        job = await self._claim(job_id, lane)", "        job = (await self._db.read(lambda tx: rows.get(tx, job_id)))", (CRASHES,)),
     Bug("a crash forgets what ran", "db/jobs.py", "WHERE state IN ('queued', 'sending', 'rendered') ORDER", "WHERE state IN ('queued', 'rendered') ORDER", (CRASHES,)),
     Bug("a crash forgets what was not posted", "db/jobs.py", "WHERE state IN ('queued', 'sending', 'rendered') ORDER", "WHERE state IN ('queued', 'sending') ORDER", (CRASHES,)),
-    Bug("an end that nobody is told of", "bot/dispatcher.py", "rows.ended_last(tx, within_s=TOLD_AGAIN_S)", "[]", (CRASHES,)),
+    Bug("an end that nobody is told of", "bot/jobs/dispatcher.py", "rows.ended_last(tx, within_s=TOLD_AGAIN_S)", "[]", (CRASHES,)),
     Bug("commits that are not synced", "db/database.py", '"synchronous = FULL"', '"synchronous = NORMAL"', (POWER,)),
 )  # fmt: skip
 

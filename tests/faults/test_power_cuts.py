@@ -14,8 +14,8 @@ import pytest
 from db import jobs, ledger
 from db.database import PRAGMAS_WRITING, apply_migration, connect, migrations, run_batch
 from db.jobs import Result
-from tests.db.books import a_job, funded, hold
-from tests.db.powercut import Books, Disk, PowerCut
+from tests.support.ledgers import a_job, funded, hold
+from tests.support.power_cut import Books, Disk, PowerCut
 
 CUTS = 300
 JOBS = 12

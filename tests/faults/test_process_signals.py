@@ -16,16 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from bot.store import PictureStore
+from bot.pictures.store import PictureStore
 from db import jobs as rows
 from db.database import connect, open_database
-from tests.bot.backends.provider import API_KEY, Line, Provider, picture, running_provider
-from tests.discord.simulator import a_picture
-from tests.discord.wire import TOKEN, Wire, open_wire
-from tests.discord.wired import eventually
-from tests.promises import check_promises
+from tests.support.discord_wire import TOKEN, Wire, open_wire
+from tests.support.live_bot import eventually
+from tests.support.promises import check_promises
+from tests.support.provider import API_KEY, Line, Provider, picture, running_provider
+from tests.support.simulated_server import a_picture
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PICTURE = a_picture((64, 64))
 START_S_MAX = 30
 JOBS_A_LIFE = 3

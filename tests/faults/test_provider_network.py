@@ -12,9 +12,12 @@ from pydantic import SecretStr
 from bot.backends.segmind import Segmind
 from bot.clock import SystemClock
 from bot.events import OperatorAlert
-from bot.images import PicturePool
+from bot.pictures.pool import PicturePool
 from db import providers
-from tests.bot.backends.provider import (
+from tests.support.discord_wire import open_wire
+from tests.support.live_bot import living
+from tests.support.pictures import dimension_bomb, encoded, noise, scan_bomb
+from tests.support.provider import (
     API_KEY,
     Provider,
     QuickClock,
@@ -31,10 +34,7 @@ from tests.bot.backends.provider import (
     reset_in_body,
     running_provider,
 )
-from tests.discord.simulator import World, a_picture, open_world, texts
-from tests.discord.wire import open_wire
-from tests.discord.wired import living
-from tests.pictures import dimension_bomb, encoded, noise, scan_bomb
+from tests.support.simulated_server import World, a_picture, open_world, texts
 
 
 @asynccontextmanager

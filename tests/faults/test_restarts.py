@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.discord.simulator import Sketcher, World, open_world, said, texts
+from tests.support.simulated_server import Sketcher, World, open_world, said, texts
 
 
 def _gate() -> asyncio.Future[None]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests import pictures
-from tests.discord.simulator import open_world, texts
+from tests.support import pictures
+from tests.support.simulated_server import open_world, texts
 
 GOOD: dict[str, Callable[[], bytes]] = {
     "cmyk.jpg": lambda: pictures.encoded(pictures.quarters().convert("CMYK"), "JPEG"),

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from bot.backends.base import Backend, Generation, OnProgress
 from bot.params import Img2ImgParams
-from bot.store import PictureStore
+from bot.pictures.store import PictureStore
 from db.database import Database, T, Unit
-from tests.discord.wire import Wire
+from tests.support.discord_wire import Wire
 
 
 class Killed(asyncio.CancelledError):

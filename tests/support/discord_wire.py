@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from aiohttp import BodyPartReader, WSCloseCode, WSMsgType, web
 
-from tests.discord.bodies import faults_of
+from tests.support.discord_bodies import faults_of
 
 APPLICATION_ID: Final = 900_000_000_000_000_001
 GUILD_ID: Final = 900_000_000_000_000_002

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from bot.gateway.supervisor import supervise
 from bot.logs import setup_logging
 from bot.settings import load_settings
-from bot.supervisor import supervise
-from tests.discord.wired import WireBot, pointed_at
+from tests.support.live_bot import WireBot, pointed_at
 
 
 def main() -> None:

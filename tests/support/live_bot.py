@@ -14,15 +14,15 @@ import yarl
 
 from bot.app import App, open_app
 from bot.backends.base import Backend, Capabilities, Generation, OnProgress, Picture
-from bot.client import Img2ImgBot
+from bot.gateway.client import Img2ImgBot
+from bot.gateway.supervisor import Supervisor
 from bot.params import Img2ImgParams
+from bot.pictures.store import PictureStore
 from bot.settings import Settings
-from bot.store import PictureStore
-from bot.supervisor import Supervisor
 from db import jobs as rows
 from db import ledger
 from db.database import Database
-from tests.discord.wire import TOKEN, Wire
+from tests.support.discord_wire import TOKEN, Wire
 
 SERVERS_WAIT_S = 0.02
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bot.store import PictureStore
+from bot.pictures.store import PictureStore
 from db import jobs as rows
 from db import ledger
 from db.database import Database
 from db.jobs import Job
-from tests.discord.wire import Wire
+from tests.support.discord_wire import Wire
 
 ENDED = ("delivered", "undeliverable", "failed", "cancelled")
 

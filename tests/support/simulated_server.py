@@ -16,8 +16,8 @@ from PIL import Image, ImageColor
 
 from bot.app import App, open_app
 from bot.backends.base import Backend, Capabilities, Generation, OnProgress, Picture, Progress
-from bot.client import Img2ImgBot
-from bot.interactions import sentence_of
+from bot.gateway.client import Img2ImgBot
+from bot.gateway.interactions import sentence_of
 from bot.params import Img2ImgParams
 from bot.settings import bare_settings
 from db import ledger

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.bot.backends.provider import Provider, QuickClock, running_provider
+from tests.support.provider import Provider, QuickClock, running_provider
 
 
 @pytest.fixture

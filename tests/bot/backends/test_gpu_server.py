@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bot.backends.base import Progress
-from bot.backends.gpu import Gpu
+from bot.backends.gpu_server import Gpu
 from bot.backends.http import JSON_LINES
 from bot.errors import BackendDown, BackendError, BackendFailed, BackendThrottled, BackendUnsure
 from bot.params import Img2ImgParams
-from tests.bot.backends.provider import Act, Line, Provider, QuickClock, answer, jpeg, message
+from tests.support.provider import Act, Line, Provider, QuickClock, answer, jpeg, message
 
 PARAMS = Img2ImgParams(prompt="a harbour", seed=3, num_inference_steps=4)
 PICTURE = jpeg("olive")

@@ -25,8 +25,8 @@ from bot.backends.http import (
     retry_after_s,
 )
 from bot.errors import BackendFailed, BackendUnsure, OperatorError
-from tests.bot.backends import provider as service
-from tests.bot.backends.provider import API_KEY, Act, Provider, QuickClock
+from tests.support import provider as service
+from tests.support.provider import API_KEY, Act, Provider, QuickClock
 
 #: More than the system keeps for a connection on either side (Linux: 4 MiB and the service's 4 KiB),
 #: so that it can't all have left when the service hangs up early.

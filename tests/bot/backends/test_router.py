@@ -2,7 +2,7 @@
 
 from bot.backends.base import Backend, Capabilities
 from bot.backends.router import PAUSE_S_MAX, PAUSE_S_MIN, STUMBLES_MAX, Lane, Router
-from tests.discord.simulator import SKETCHING, Sketcher
+from tests.support.simulated_server import SKETCHING, Sketcher
 
 
 def _backend(name: str = "sketcher", *, concurrency_max: int = 2, uses_model: bool = True) -> Backend:

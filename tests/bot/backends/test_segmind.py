@@ -18,8 +18,8 @@ from bot.backends.segmind import Segmind
 from bot.errors import BackendDown, BackendError, BackendFailed, BackendUnsure
 from bot.logs import RedactingFormatter, Redactor
 from bot.params import Img2ImgParams
-from tests.bot.backends import provider as service
-from tests.bot.backends.provider import API_KEY, Act, Provider, QuickClock
+from tests.support import provider as service
+from tests.support.provider import API_KEY, Act, Provider, QuickClock
 
 PARAMS = Img2ImgParams(prompt="a fox in the snow", seed=7)
 

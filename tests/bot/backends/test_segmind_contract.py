@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from bot.backends.base import Generation
-from bot.backends.contract import OPTION_WORDS, PATH, Contract, error_of, looks_whole, remaining_credits
 from bot.backends.http import DETAIL_CHARS_MAX, PaidHttp
+from bot.backends.segmind_contract import (
+    OPTION_WORDS,
+    PATH,
+    Contract,
+    error_of,
+    looks_whole,
+    remaining_credits,
+)
 from bot.errors import (
     BackendDown,
     BackendError,
@@ -25,8 +32,8 @@ from bot.errors import (
     BackendUnsure,
 )
 from bot.params import Img2ImgParams
-from tests.bot.backends import provider as service
-from tests.bot.backends.provider import API_KEY, Act, Provider, QuickClock
+from tests.support import provider as service
+from tests.support.provider import API_KEY, Act, Provider, QuickClock
 
 PARAMS = Img2ImgParams(prompt="a fox", seed=2**32 - 2)
 

@@ -13,16 +13,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bot.audit import Moderator
-from bot.credits import Credits, Prices
+from bot.credits.limits import Ceilings, Person
+from bot.credits.service import Credits, Prices
 from bot.errors import LimitReached, NotAllowed, NotEnoughCredits, UserError
-from bot.jobs import Jobs, Request
-from bot.limits import Ceilings, Person
+from bot.jobs.service import Jobs, Request
+from bot.moderation.audit import Moderator
 from bot.params import Img2ImgParams
-from db import guilds, jobs, ledger, rules
+from db import guilds as rules
+from db import jobs, ledger
+from db import members as guilds
 from db.jobs import Job, Result
-from tests.clock import HandClock
-from tests.db.books import open_books
+from tests.support.clock import HandClock
+from tests.support.ledgers import open_books
 
 T = TypeVar("T")
 

@@ -5,17 +5,18 @@ from typing import Any
 
 import pytest
 
-from bot.credits import Credits
+from bot.credits.limits import Ceilings, Limits, Person, Place
+from bot.credits.service import Credits
 from bot.errors import LimitReached, NotAllowed, NotEnoughCredits
-from bot.limits import Ceilings, Limits, Person, Place
 from bot.params import Img2ImgParams
-from db import jobs, rules
+from db import guilds as rules
+from db import jobs
 from db.database import open_database
+from db.guilds import RoleRule
 from db.jobs import Job
-from db.rules import RoleRule
-from tests.bot.test_credits import PRICES, Bank
-from tests.clock import HandClock
-from tests.db.books import open_books
+from tests.bot.credits.test_service import PRICES, Bank
+from tests.support.clock import HandClock
+from tests.support.ledgers import open_books
 
 PARAMS = Img2ImgParams(prompt="x", seed=0)
 WHO = Person(1, 7, frozenset({11, 12}))

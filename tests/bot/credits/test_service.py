@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from bot.audit import Moderator
-from bot.credits import MEGAPIXEL, Credits, Prices
+from bot.credits.service import MEGAPIXEL, Credits, Prices
 from bot.errors import InvalidOption, NotEnoughCredits
+from bot.moderation.audit import Moderator
 from bot.params import Img2ImgParams
 from db import jobs, ledger
 from db.database import Database, open_database
 from db.jobs import Job
-from tests.clock import HandClock
+from tests.support.clock import HandClock
 
 DAY_S = 86_400
 PRICES = Prices(per_sample=1, per_megapixel_step=0.15)

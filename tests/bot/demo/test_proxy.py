@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("simcord", reason="the demo's extra is not installed")
 
-from bot.demo import Demo, open_demo
+from bot.demo.session import Demo, open_demo
 from bot.errors import OperatorError
 
 

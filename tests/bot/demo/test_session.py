@@ -22,11 +22,11 @@ pytest.importorskip("simcord", reason="the demo's extra is not installed")
 
 from playwright.sync_api import Browser, Locator, expect
 
-from tests.discord.browser import PHONE, Visitor, open_chromium, pictures, visit
+from tests.support.browser import PHONE, Visitor, open_chromium, pictures, visit
 
 pytestmark = pytest.mark.xdist_group("demo")
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[3]
 ENDED: Final = re.compile("Reroll|Try again|Cancelled")
 LAYOUT_SIDE: Final = 24
 WAIT_END_S: Final = 60

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.bot.gpu.books import faults, states
+from tests.bot.gpu.ledgers import faults, states
 
 if TYPE_CHECKING:
     from bot.gpu.engine import Engine, Limits

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from tests.discord.simulator import a_picture
+from tests.support.simulated_server import a_picture
 
 if TYPE_CHECKING:
     from tests.bot.gpu.running import Live

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from bot.backends.base import Progress
-from bot.backends.gpu import Gpu
 from bot.backends.gpu_process import TINY, GpuProcess, free_port
+from bot.backends.gpu_server import Gpu
 from bot.clock import SystemClock
 from bot.errors import BackendDown
 from bot.params import Img2ImgParams
-from tests.discord.simulator import a_picture, open_world, texts
+from tests.support.simulated_server import a_picture, open_world, texts
 
 pytest.importorskip("torch", reason="needs the extra [gpu]")
 

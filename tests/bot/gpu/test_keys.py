@@ -17,8 +17,8 @@ import pytest
 from bot.errors import NotAllowed, NotEnoughCredits, OperatorError
 from bot.gpu.keys import ORPHANED_AFTER_S, Keys, open_keys
 from db.database import connect, open_database
-from tests.bot.gpu.books import faults, states
-from tests.clock import HandClock
+from tests.bot.gpu.ledgers import faults, states
+from tests.support.clock import HandClock
 
 ROOT = Path(__file__).parents[3]
 

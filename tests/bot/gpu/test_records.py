@@ -6,7 +6,7 @@ import pytest
 
 from bot.errors import JobGone
 from bot.gpu.records import RECORD_KEPT_S, RECORDS_MAX, Record, Records
-from tests.clock import HandClock
+from tests.support.clock import HandClock
 
 
 @pytest.fixture

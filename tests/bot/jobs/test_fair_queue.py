@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from bot.errors import QueueFull
-from bot.queue import FairQueue, QueueLimits, Ticket
+from bot.jobs.fair_queue import FairQueue, QueueLimits, Ticket
 
 FREE = QueueLimits(
     guild_running_max=10**6,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.blocklist import PATTERNS_MAX, TEXT_CHARS_MAX, checked, compile_pattern, find_blocked
 from bot.errors import InvalidOption
-from db.rules import BlockedText
+from bot.moderation.blocklist import PATTERNS_MAX, TEXT_CHARS_MAX, checked, compile_pattern, find_blocked
+from db.guilds import BlockedText
 
 
 def blocked(

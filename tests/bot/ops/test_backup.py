@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from bot.backup import back_up, restore
 from bot.errors import OperatorError
-from bot.store import PictureStore
+from bot.ops.backup import back_up, restore
+from bot.pictures.store import PictureStore
 from db import jobs as rows
 from db import ledger
 from db.database import connect, open_database
-from tests.discord.simulator import a_picture
-from tests.discord.wire import open_wire
-from tests.discord.wired import Brush, living
-from tests.promises import check_promises
+from tests.support.discord_wire import open_wire
+from tests.support.live_bot import Brush, living
+from tests.support.promises import check_promises
+from tests.support.simulated_server import a_picture
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PICTURE = a_picture((64, 64))
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from bot.check import Finding, check_everything
+from bot.ops.check import Finding, check_everything
 from bot.settings import bare_settings
 from db.database import connect, open_database
-from tests.bot.backends.provider import API_KEY, answer, error, running_provider
+from tests.support.provider import API_KEY, answer, error, running_provider
 
 
 async def _check(folder: Path, **settings: Any) -> list[Finding]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bot.picture_child import (
+from bot.pictures.child import (
     AREA_MAX,
     AREA_MIN,
     ASPECT_MAX,
@@ -21,8 +21,8 @@ from bot.picture_child import (
     scan_count,
     webp_size,
 )
-from tests import pictures
-from tests.pictures import encoded
+from tests.support import pictures
+from tests.support.pictures import encoded
 
 
 @given(

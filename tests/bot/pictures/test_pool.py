@@ -14,14 +14,14 @@ import pytest_asyncio
 from PIL import Image, ImageOps, JpegImagePlugin
 
 from bot.errors import BackendUnsure, BotError, UnusablePicture
-from bot.images import INPUT_BYTES_MAX, NormalPicture, PicturePool
-from bot.picture_child import scan_count
-from tests import pictures
-from tests.pictures import BLUE, GREEN, RED, WHITE, YELLOW, encoded, opened
+from bot.pictures.child import scan_count
+from bot.pictures.pool import INPUT_BYTES_MAX, NormalPicture, PicturePool
+from tests.support import pictures
+from tests.support.pictures import BLUE, GREEN, RED, WHITE, YELLOW, encoded, opened
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-ROOT = str(Path(__file__).resolve().parents[2])
+ROOT = str(Path(__file__).resolve().parents[3])
 QUARTERS = [RED, GREEN, BLUE, YELLOW]
 KINDS = ["JPEG", "PNG", "GIF", "WEBP"]
 HTML = b"<!doctype html><html><body>Bad gateway</body></html>"
@@ -560,7 +560,7 @@ async def test_a_child_knows_no_secrets_and_has_limits(monkeypatch: pytest.Monke
 ORPHAN = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from bot.images import PicturePool
+from bot.pictures.pool import PicturePool
 
 async def main():
     pool = PicturePool(children=1)

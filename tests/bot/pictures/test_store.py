@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from bot.errors import JobGone, OperatorError
-from bot.store import PictureStore
+from bot.pictures.store import PictureStore
 
 PICTURE = b"\xff\xd8 a picture"
 DIGEST = hashlib.sha256(PICTURE).hexdigest()
-ROOT = str(Path(__file__).resolve().parents[2])
+ROOT = str(Path(__file__).resolve().parents[3])
 DAY_S = 86_400.0
 
 
@@ -170,7 +170,7 @@ NO_ROOM = """
 import asyncio, resource, sys
 from pathlib import Path
 from bot.errors import OperatorError
-from bot.store import PictureStore
+from bot.pictures.store import PictureStore
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:

@@ -16,7 +16,7 @@ from bot.backends.painting.media import MEDIA
 from bot.backends.painting.recipe import Recipe
 from bot.params import Img2ImgParams
 
-SAMPLE = Path(__file__).resolve().parents[4] / "bot" / "assets" / "sample.jpg"
+SAMPLE = Path(__file__).resolve().parents[4] / "bot" / "demo" / "assets" / "sample.jpg"
 
 
 @cache
