@@ -11,7 +11,8 @@ import sqlite3
 from dataclasses import dataclass, fields
 from typing import Final, Literal
 
-Operation = Literal["img2img", "reroll", "vary_subtle", "vary_strong"]
+from db.operations import Operation
+
 Cancellable = Literal["queued", "sending"]
 State = Literal["queued", "sending", "rendered", "delivered", "undeliverable", "failed", "cancelled"]
 
@@ -93,7 +94,7 @@ def get(tx: sqlite3.Connection, job_id: int) -> Job | None:
 
 def _job(row: sqlite3.Row) -> Job:
     flags = {name: bool(row[name]) for name in ("private", "age_restricted")}
-    return Job(**{**dict(row), **flags})
+    return Job(**{**dict(row), **flags, "operation": Operation(row["operation"])})
 
 
 def by_message(tx: sqlite3.Connection, *, guild_id: int, message_id: int) -> int | None:

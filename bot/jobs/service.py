@@ -19,7 +19,8 @@ from bot.params import Img2ImgParams, random_seed
 from db import guilds as rules
 from db import jobs as rows
 from db.database import Database
-from db.jobs import ID_END, Job, Operation, Result
+from db.jobs import ID_END, Job, Result
+from db.operations import Operation
 
 SUBTLE_STRENGTH: Final = 0.35
 STRONG_STRENGTH: Final = 0.75
@@ -82,7 +83,7 @@ class Jobs:
         Raises `UserError`: nothing was stored and nothing is owed.
         """
         check_size(source.size_bytes)
-        job = self._job(request, params, operation="img2img")
+        job = self._job(request, params, operation=Operation.IMG2IMG)
         pixels = normal_pixels(source.width, source.height)
         is_known = bool(source.width and source.height)
         job = replace(job, source_url=source.url, input_pixels=pixels)
@@ -95,7 +96,7 @@ class Jobs:
         if parent.job.input_hash is None:
             raise JobGone
         params = parent.params.with_seed(random_seed())
-        job = self._job(request, params, operation="reroll", parent=parent.job)
+        job = self._job(request, params, operation=Operation.REROLL, parent=parent.job)
         job = replace(job, input_hash=parent.job.input_hash, input_pixels=parent.job.input_pixels)
         return await self._accept(request, job, params)
 
@@ -113,7 +114,7 @@ class Jobs:
                 "strength": STRONG_STRENGTH if strong else SUBTLE_STRENGTH,
             }
         )
-        operation: Operation = "vary_strong" if strong else "vary_subtle"
+        operation = Operation.VARY_STRONG if strong else Operation.VARY_SUBTLE
         job = self._job(request, params, operation=operation, parent=parent.job)
         job = replace(
             job,

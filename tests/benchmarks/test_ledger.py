@@ -16,6 +16,7 @@ from bot.credits.service import Credits, Prices
 from db import jobs, ledger
 from db.database import Database, connect, open_database
 from db.jobs import Job, Result
+from db.operations import Operation
 from tests.support.clock import HandClock
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(300)]
@@ -30,7 +31,7 @@ def _wallet(db: Any) -> Credits:
 
 
 def _job(job_id: int) -> Job:
-    return Job(job_id, 1, 7, 3, "img2img", "{}", 0.0, price=PRICE, input_hash="a", day=1)
+    return Job(job_id, 1, 7, 3, Operation.IMG2IMG, "{}", 0.0, price=PRICE, input_hash="a", day=1)
 
 
 def _hold(tx: sqlite3.Connection, wallet: Credits, job_id: int) -> None:

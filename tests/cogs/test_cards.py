@@ -6,12 +6,15 @@ from discord import ui
 from bot.jobs.service import JobView
 from bot.params import Img2ImgParams
 from cogs import cards
-from db.jobs import Job, Operation, Result
+from db.jobs import Job, Result
+from db.operations import Operation
 
 NASTY = "@everyone <@&123456789012345678> # **x** [a](https://b.example) <#1> `c` \u202e\x00 😀 ||s|| " * 20
 
 
-def _view(*, samples: int = 1, operation: Operation = "img2img", prompt: str = "a harbour") -> JobView:
+def _view(
+    *, samples: int = 1, operation: Operation = Operation.IMG2IMG, prompt: str = "a harbour"
+) -> JobView:
     params = Img2ImgParams(
         prompt=prompt[:1000], negative_prompt=prompt[:1000], seed=2**32 - 1, samples=samples
     )
@@ -48,7 +51,9 @@ LAYOUTS = {
 @pytest.mark.parametrize("name", list(LAYOUTS))
 def test_a_card_fits(name: str, samples: int) -> None:
     """However long the prompt and however many pictures, Discord accepts the card."""
-    layout: ui.LayoutView = LAYOUTS[name](_view(samples=samples, operation="vary_strong", prompt=NASTY))
+    layout: ui.LayoutView = LAYOUTS[name](
+        _view(samples=samples, operation=Operation.VARY_STRONG, prompt=NASTY)
+    )
     assert layout.content_length() <= 4000
     assert layout.total_children_count <= 40
     for item in layout.walk_children():

@@ -10,6 +10,7 @@ from pathlib import Path
 from db import jobs, ledger
 from db.database import apply_migration, connect, migrations
 from db.jobs import Job
+from db.operations import Operation
 
 
 @contextmanager
@@ -71,7 +72,7 @@ def a_job(tx: sqlite3.Connection, job_id: int = 1, price: int = 4) -> Job:
         guild_id=1,
         user_id=7,
         channel_id=3,
-        operation="img2img",
+        operation=Operation.IMG2IMG,
         request="{}",
         created_at=0,
         input_hash="a" * 64,

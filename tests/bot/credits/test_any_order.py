@@ -23,6 +23,7 @@ from db import guilds as rules
 from db import jobs, ledger
 from db import members as guilds
 from db.jobs import Job, Result
+from db.operations import Operation
 from tests.support.clock import HandClock
 from tests.support.ledgers import open_books
 
@@ -151,7 +152,7 @@ class Money(RuleBasedStateMachine):
         """A member asks for a picture: accepted or refused exactly as the rules say."""
         self.number += 1
         job_id, (guild_id, user_id) = self.number, who
-        job = Job(job_id, guild_id, user_id, 3, "img2img", PARAMS.model_dump_json(), self.clock.time)
+        job = Job(job_id, guild_id, user_id, 3, Operation.IMG2IMG, PARAMS.model_dump_json(), self.clock.time)
         job = replace(job, price=price, input_hash="a")
         request = Request(job_id, guild_id, user_id, 3, "token", 0.0)
         before, day = replace(self.purses[who]), self.day

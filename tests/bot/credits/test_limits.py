@@ -14,6 +14,7 @@ from db import jobs
 from db.database import open_database
 from db.guilds import RoleRule
 from db.jobs import Job
+from db.operations import Operation
 from tests.bot.credits.test_service import PRICES, Bank
 from tests.support.clock import HandClock
 from tests.support.ledgers import open_books
@@ -128,7 +129,7 @@ async def test_a_reset_does_not_give_back_what_is_on_hold(tmp_path: Path) -> Non
 
 
 def _job(job_id: int, *, guild_id: int, price: int) -> Job:
-    return Job(job_id, guild_id, 7, 3, "img2img", "{}", 0.0, price=price, day=5)
+    return Job(job_id, guild_id, 7, 3, Operation.IMG2IMG, "{}", 0.0, price=price, day=5)
 
 
 async def test_a_gift_moves_once_from_one_to_the_other(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from bot.params import Img2ImgParams
 from db import jobs, ledger
 from db.database import Database, open_database
 from db.jobs import Job
+from db.operations import Operation
 from tests.support.clock import HandClock
 
 DAY_S = 86_400
@@ -63,7 +64,7 @@ def _job(job_id: int, price: int) -> Job:
         guild_id=1,
         user_id=7,
         channel_id=3,
-        operation="img2img",
+        operation=Operation.IMG2IMG,
         request="{}",
         created_at=0,
         price=price,

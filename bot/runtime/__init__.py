@@ -1,0 +1,1 @@
+"""One mechanism each: background tasks, retries with waits, child processes, durable files."""
