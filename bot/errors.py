@@ -4,7 +4,9 @@
     ├── UserError                 refused: nothing was charged, the sentence is for the member
     │   ├── InvalidOption             an option outside its range
     │   ├── UnusablePicture           not a picture, too large, damaged
-    │   ├── NotAllowed                not this person, not this place
+    │   ├── NotAllowed                not this person, not here
+    │   │   ├── RoleRequired              says which roles may
+    │   │   └── ChannelNotAllowed         says which channels are
     │   ├── LimitReached              a limit of the server or of the bot: says which
     │   ├── NotEnoughCredits          says what is missing and when enough is back
     │   ├── QueueFull                 says for whom, and to come back
@@ -26,6 +28,8 @@ sentence that ends with a time leaves it in `until`, for whoever shows it to wor
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class BotError(Exception):
@@ -51,6 +55,22 @@ class UnusablePicture(UserError):
 
 class NotAllowed(UserError):
     """You may not do that here."""
+
+
+class RoleRequired(NotAllowed):
+    """Only members with certain roles can use the bot here; please ask a moderator for one."""
+
+    def __init__(self, role_ids: Sequence[int]) -> None:
+        super().__init__()
+        self.role_ids = tuple(role_ids)
+
+
+class ChannelNotAllowed(NotAllowed):
+    """The bot is limited to certain channels here; please use one of them."""
+
+    def __init__(self, channel_ids: Sequence[int]) -> None:
+        super().__init__()
+        self.channel_ids = tuple(channel_ids)
 
 
 class LimitReached(UserError):

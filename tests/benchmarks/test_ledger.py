@@ -14,8 +14,10 @@ import pytest
 
 from bot.credits.service import Credits, Prices
 from db import jobs, ledger
-from db.database import Database, connect, open_database
+from db.database import Database, connect
 from db.jobs import Job, Result
+from db.ledger import NewTransfer
+from db.opening import open_database
 from db.operations import Operation
 from tests.support.clock import HandClock
 
@@ -40,23 +42,28 @@ def _hold(tx: sqlite3.Connection, wallet: Credits, job_id: int) -> None:
 
 
 def _settle(tx: sqlite3.Connection, wallet: Credits, job_id: int) -> None:
-    jobs.claim(tx, job_id=job_id, backend="b", now=1)
+    jobs.mark_sending(tx, job_id=job_id, backend="b", now=1)
     wallet.settle(tx, job_id=job_id, charged=PRICE)
     picture = Result(job_id, 0, 1, "b" * 64, 64, 64)
-    jobs.render(tx, job_id=job_id, pictures=(picture,), charged=PRICE, now=2)
+    jobs.mark_rendered(tx, job_id=job_id, pictures=(picture,), charged=PRICE, now=2)
 
 
 def _fund(tx: sqlite3.Connection) -> None:
-    mint, member = ledger.account(tx, kind="mint"), ledger.account(tx, kind="user", guild_id=1, user_id=7)
+    mint, member = (
+        ledger.get_or_create_account(tx, kind="mint"),
+        ledger.get_or_create_account(tx, kind="user", guild_id=1, user_id=7),
+    )
     ledger.move(
         tx,
-        transfer_id="fund",
-        src=mint.id,
-        dst=member.id,
-        amount=10**9,
-        actor_id=0,
-        reason="benchmark",
-        now=0,
+        NewTransfer(
+            id="fund",
+            src=mint.id,
+            dst=member.id,
+            amount=10**9,
+            actor_id=0,
+            reason="benchmark",
+            now=0,
+        ),
     )
 
 

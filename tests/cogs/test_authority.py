@@ -8,11 +8,11 @@ from typing import Any, Final
 import discord
 import pytest
 import simcord
+from bot.moderation.audit import Moderator
 from simcord.actors import _dispatch_actor_interaction
 from simcord.enums import InteractionType
 
 from bot.errors import JobGone, NotAllowed
-from bot.moderation.audit import Moderator
 from bot.moderation.service import Act
 from tests.support.simulated_server import World, a_picture, open_world
 
@@ -155,7 +155,7 @@ async def test_who_may_do_what(tmp_path: Path, role: str, place: str) -> None:
             elif COMMANDS[command][0] == MANAGER and command.split()[-1] not in LOOKING:
                 assert after != before, (command, _words(answer))
         await _others_untouched(world, servers, place)
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def _others_untouched(world: World, servers: dict[str, Server], place: str) -> None:

@@ -24,7 +24,7 @@ def _view(
         user_id=2**63 - 1,
         channel_id=3,
         operation=operation,
-        request=params.model_dump_json(),
+        params_json=params.model_dump_json(),
         created_at=0,
         input_hash="a" * 64,
         message_id=5,

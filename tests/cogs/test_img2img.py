@@ -39,7 +39,7 @@ async def test_a_picture_comes_back_in_the_card(tmp_path: Path) -> None:
         assert "2 credits" in texts(message)
         assert len(await pictures(message)) == 1
         assert await world.available() == 38
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_a_random_seed_is_chosen_and_shown(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ async def test_a_waiting_job_can_be_cancelled(tmp_path: Path, who: str) -> None:
         sketcher.gate.set_result(None)
         await world.env.settle()
         assert len(sketcher.calls) == 1
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_a_running_job_is_stopped_where_the_backend_can(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ async def test_a_failed_job_costs_nothing_and_says_so(tmp_path: Path, error: Exc
         assert words in text
         assert "nothing" in text
         assert await world.available() == 40
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_an_unsure_answer_is_tried_once_more(tmp_path: Path) -> None:

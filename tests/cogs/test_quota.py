@@ -246,7 +246,7 @@ async def test_a_reset_gives_back_what_was_used_today(tmp_path: Path) -> None:
         assert await world.available() == 40
         await _confirmed(world, "reset")
         assert await world.available(world.bob) == 40
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_an_export_is_safe_in_a_spreadsheet(tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ async def test_members_give_where_moderators_allow_it(tmp_path: Path) -> None:
         assert "your balance is 6; the daily allowance can't be given" in await give(7, world.bob)
         assert "yours already" in await give(1, world.alice)
         assert "give" in await _quota(world, "history", member=world.bob)
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_history_shows_a_picture_again(tmp_path: Path) -> None:

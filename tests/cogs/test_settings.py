@@ -47,7 +47,7 @@ async def test_results_go_to_their_channel(tmp_path: Path) -> None:
         assert f"/{results.id}/{shown.id}" in texts(said(answer))
         await world.alice.click(shown, label="Reroll")
         assert len(results.history()) == 2
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_a_blocked_word_is_refused_by_name(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ async def _shown(wire: Wire, life: Life, *, pictures: int = 1) -> list[Message]:
     """Wait until so many cards show a picture, and check that nothing else is shown and all adds up."""
     await wire.until(lambda: sum(bool(m.files) for m in wire.messages.values()) >= pictures)
     await life.settled()
-    assert await life.books() == []
+    assert await life.ledger_faults() == []
     assert len(wire.messages) == pictures
     return list(wire.messages.values())
 
@@ -196,7 +196,7 @@ async def test_a_result_that_discord_finds_too_large_stays_in_the_history(tmp_pa
         await life.settled()
         views = await life.app.jobs.history(guild_id=GUILD_ID, user_id=ALICE_ID)
         assert [view.job.state for view in views] == ["undeliverable"]
-        assert await life.books() == []
+        assert await life.ledger_faults() == []
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ async def test_a_place_that_is_gone_keeps_the_picture_in_the_history(
         await life.settled()
         views = await life.app.jobs.history(guild_id=GUILD_ID, user_id=ALICE_ID)
         assert [view.job.state for view in views] == ["undeliverable"]
-        assert await life.books() == []
+        assert await life.ledger_faults() == []
 
 
 async def test_no_secret_is_in_any_log_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -54,7 +54,7 @@ async def test_an_unreachable_service_is_left_alone_and_tried_again(tmp_path: Pa
         await world.env.advance_time(60)
         assert _pictures(world) >= 19
         assert len(alerts) == 1
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_fifty_jobs_meet_an_empty_account(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_fifty_jobs_meet_an_empty_account(tmp_path: Path) -> None:
         assert len(alerts) == 1
         await world.env.advance_time(60)
         assert _pictures(world) == 50
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_a_full_disk_refuses_and_charges_nothing(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ async def test_a_full_disk_refuses_and_charges_nothing(tmp_path: Path) -> None:
         made = _pictures(world)
         await world.img2img(steps=1)
         assert _pictures(world) == made + 1
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_a_disk_that_fills_up_under_a_job_delays_it(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ async def test_a_disk_that_fills_up_under_a_job_delays_it(tmp_path: Path) -> Non
         assert _pictures(world)
         assert len(sketcher.calls) == 1
         assert await world.available() == 38
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 def _settings(folder: Path) -> Settings:

@@ -19,8 +19,7 @@ from bot.gateway.supervisor import Supervisor
 from bot.params import Img2ImgParams
 from bot.pictures.store import PictureStore
 from bot.settings import Settings
-from db import jobs as rows
-from db import ledger
+from db import jobs, ledger
 from db.database import Database
 from tests.support.discord_wire import TOKEN, Wire
 
@@ -67,13 +66,13 @@ class Life:
     running: asyncio.Task[None]
     killed: bool = False
 
-    async def books(self) -> list[str]:
+    async def ledger_faults(self) -> list[str]:
         """Return what does not add up."""
         return await self.app.db.read(ledger.reconcile)
 
     async def unfinished(self) -> list[int]:
         """Return the jobs that have not ended."""
-        return [job.id for job in await self.app.db.read(rows.unfinished)]
+        return [job.id for job in await self.app.db.read(jobs.list_unfinished)]
 
     async def drained(self, *, timeout_s: float = 20) -> None:
         """Wait until every job has ended."""
@@ -102,8 +101,8 @@ async def living(
     wire: Wire,
     *,
     backends: Sequence[Backend],
-    over_db: Callable[[Database], Database] = lambda db: db,
-    over_store: Callable[[PictureStore], PictureStore] = lambda store: store,
+    wrap_db: Callable[[Database], Database] = lambda db: db,
+    wrap_store: Callable[[PictureStore], PictureStore] = lambda store: store,
     token: str = TOKEN,
     **settings: Any,
 ) -> AsyncIterator[Life]:
@@ -113,7 +112,7 @@ async def living(
     supervisor = Supervisor(lambda: WireBot(wire.url.removesuffix("/api/v10")))
     with pointed_at(wire.url, wire.gateway):
         async with open_app(
-            made, fetch=supervisor.fetch, backends=backends, over_db=over_db, over_store=over_store
+            made, fetch=supervisor.fetch, backends=backends, wrap_db=wrap_db, wrap_store=wrap_store
         ) as app:
             running = asyncio.create_task(supervisor.run(app, token))
             try:

@@ -226,7 +226,7 @@ class World:
         seen = self.channel.history(viewer=self.bob)
         return seen[-1] if seen else None
 
-    async def books(self) -> list[str]:
+    async def ledger_faults(self) -> list[str]:
         """Return what does not add up in the ledger."""
         return await self.app.db.read(ledger.reconcile)
 

@@ -67,7 +67,7 @@ async def test_a_picture_goes_all_the_way(tmp_path: Path) -> None:
         await world.img2img(image=("in.png", a_picture((64, 64))), steps=3, samples=2)
         assert "AI-generated with Stable Diffusion 3 Medium" in texts(world.card)
         assert len(world.card.attachments) == 2
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_cancel_frees_the_engine(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from bot.errors import NotAllowed, NotEnoughCredits, OperatorError
 from bot.gpu.keys import ORPHANED_AFTER_S, Keys, open_keys
-from db.database import connect, open_database
+from db.database import connect
+from db.opening import open_database
 from tests.bot.gpu.ledgers import faults, states
 from tests.support.clock import HandClock
 
