@@ -6,7 +6,8 @@
     │   ├── UnusablePicture           not a picture, too large, damaged
     │   ├── NotAllowed                not this person, not here
     │   │   ├── RoleRequired              says which roles may
-    │   │   └── ChannelNotAllowed         says which channels are
+    │   │   ├── ChannelNotAllowed         says which channels are
+    │   │   └── PromptBlocked             says which word is blocked, if it is a word
     │   ├── LimitReached              a limit of the server or of the bot: says which
     │   ├── NotEnoughCredits          says what is missing and when enough is back
     │   ├── QueueFull                 says for whom, and to come back
@@ -71,6 +72,14 @@ class ChannelNotAllowed(NotAllowed):
     def __init__(self, channel_ids: Sequence[int]) -> None:
         super().__init__()
         self.channel_ids = tuple(channel_ids)
+
+
+class PromptBlocked(NotAllowed):
+    """Your prompt has something that moderators have blocked here; please change it."""
+
+    def __init__(self, word: str | None) -> None:
+        super().__init__()
+        self.word = word
 
 
 class LimitReached(UserError):

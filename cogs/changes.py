@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from bot.credits.limits import Ruling, Source
+from bot.credits.limits import RuleSource, Ruling
 from bot.moderation.changes import Change, Value, from_json
 from bot.text import SETTING_LABELS, exact_duration_text, megapixels_text
 from cogs.text import plain
@@ -96,7 +96,7 @@ def limit_text(name: str, ruling: Ruling) -> str:
     """Return a limit in force with where it comes from: "**10** (set by this server)"."""
     if ruling.amount is None:
         return "**no limit**"
-    whose = "set by this server" if ruling.source is Source.SERVER else "the bot's maximum"
+    whose = "set by this server" if ruling.source is RuleSource.SERVER else "the bot's maximum"
     return f"**{setting_value(name, ruling.amount)}** ({whose})"
 
 
@@ -106,10 +106,10 @@ def allowance_source_text(ruling: Ruling) -> str:
         return f"the operator's maximum, below {allowance_source_text(ruling.lowered)}"
     role = f"the role <@&{ruling.role_id}>"
     sources = {
-        Source.MEMBER: "this member's own allowance",
-        Source.ROLE: role,
-        Source.BEST_ROLE: f"{role}, the best of this member's roles",
-        Source.SERVER: "this server's default",
+        RuleSource.MEMBER: "this member's own allowance",
+        RuleSource.ROLE: role,
+        RuleSource.BEST_ROLE: f"{role}, the best of this member's roles",
+        RuleSource.SERVER: "this server's default",
     }
     return sources.get(ruling.source, "the bot's default")
 

@@ -48,7 +48,7 @@ class Ceilings:
     samples_max: int = 4
 
 
-class Source(Enum):
+class RuleSource(Enum):
     """Which rule set a limit."""
 
     MEMBER = auto()
@@ -68,7 +68,7 @@ class Ruling:
     """
 
     amount: int | None
-    source: Source
+    source: RuleSource
     role_id: int | None = None
     lowered: Ruling | None = None
 
@@ -96,13 +96,13 @@ class Limits:
         ruling = self._allowance_set(tx, who)
         ceiling = self.ceilings.allowance_max
         if ruling.amount is not None and ruling.amount > ceiling:
-            return Ruling(ceiling, Source.CEILING, lowered=ruling)
+            return Ruling(ceiling, RuleSource.CEILING, lowered=ruling)
         return ruling
 
     def _allowance_set(self, tx: sqlite3.Connection, who: Person) -> Ruling:
         own = members.get_member(tx, guild_id=who.guild_id, user_id=who.user_id).allowance
         if own is not None:
-            return Ruling(own, Source.MEMBER)
+            return Ruling(own, RuleSource.MEMBER)
         of_roles = [
             (rule.allowance, rule.role_id)
             for rule in guilds.role_rules(tx, who.guild_id)
@@ -110,11 +110,11 @@ class Limits:
         ]
         if of_roles:
             amount, role_id = max(of_roles)
-            return Ruling(amount, Source.BEST_ROLE if len(of_roles) > 1 else Source.ROLE, role_id)
+            return Ruling(amount, RuleSource.BEST_ROLE if len(of_roles) > 1 else RuleSource.ROLE, role_id)
         server = guilds.get_settings(tx, who.guild_id).allowance
         if server is not None:
-            return Ruling(server, Source.SERVER)
-        return Ruling(self._daily_allowance, Source.BOT_DEFAULT)
+            return Ruling(server, RuleSource.SERVER)
+        return Ruling(self._daily_allowance, RuleSource.BOT_DEFAULT)
 
     def for_server(self, settings: GuildSettings) -> dict[str, Ruling]:
         """Return the limits on one member's jobs in a server with these settings, by setting."""
@@ -177,7 +177,7 @@ class Limits:
         member = {"guild_id": job.guild_id, "user_id": job.user_id}
         open_max = (limits["running_max"].amount or 0) + (limits["waiting_max"].amount or 0)
         # The bot's own bounds are the queue's to enforce, over all servers.
-        is_set = any(limits[name].source is Source.SERVER for name in ("running_max", "waiting_max"))
+        is_set = any(limits[name].source is RuleSource.SERVER for name in ("running_max", "waiting_max"))
         if is_set and jobs.count_open(tx, **member) >= open_max:
             raise LimitReached(
                 f"You already have {counted(open_max, 'picture')} in progress, the most this server allows;"
@@ -246,8 +246,8 @@ class Limits:
 
 def _lower(server: int | None, ceiling: int | None) -> Ruling:
     if server is not None and (ceiling is None or server <= ceiling):
-        return Ruling(server, Source.SERVER)
-    return Ruling(ceiling, Source.NONE if ceiling is None else Source.CEILING)
+        return Ruling(server, RuleSource.SERVER)
+    return Ruling(ceiling, RuleSource.NONE if ceiling is None else RuleSource.CEILING)
 
 
 def _check_options(limits: dict[str, Ruling], params: Img2ImgParams) -> None:
@@ -257,7 +257,7 @@ def _check_options(limits: dict[str, Ruling], params: Img2ImgParams) -> None:
     ):
         maximum = limits[name].amount
         if maximum is not None and wanted > maximum:
-            whose = "this server" if limits[name].source is Source.SERVER else "the bot"
+            whose = "this server" if limits[name].source is RuleSource.SERVER else "the bot"
             raise LimitReached(
                 f"You asked for {counted(wanted, noun)}, but {whose} allows {maximum}; please use fewer."
             )

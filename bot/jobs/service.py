@@ -12,7 +12,7 @@ from bot.clock import Clock
 from bot.credits.allowance import DailyAllowance
 from bot.credits.limits import Limits
 from bot.credits.service import CreditService
-from bot.errors import AlreadyAsked, JobGone, NotAllowed, Paused
+from bot.errors import AlreadyAsked, JobGone, NotAllowed, Paused, PromptBlocked
 from bot.jobs.dispatcher import Dispatcher
 from bot.jobs.fair_queue import FairQueue
 from bot.jobs.inputs import Source, check_size, is_normal_size, normal_pixels
@@ -225,8 +225,7 @@ def _check_prompt(tx: sqlite3.Connection, request: RequestContext, params: Img2I
     entries = guilds.blocked_texts(tx, request.person.guild_id)
     found = find_blocked(params.prompt, entries, age_restricted=request.where.age_restricted)
     if found is not None:
-        what = f"“{found.text}”" if found.kind == "word" else "this"
-        raise NotAllowed(f"Moderators have blocked {what} in prompts here; please change your prompt.")
+        raise PromptBlocked(found.text if found.kind == "word" else None)
 
 
 def _with_server_settings(tx: sqlite3.Connection, request: RequestContext, job: Job) -> Job:

@@ -14,6 +14,7 @@ import discord
 import simcord
 from PIL import Image, ImageColor
 
+from bot.actors import Person
 from bot.app import App, open_app
 from bot.backends.base import Backend, Capabilities, Generation, OnProgress, Picture, Progress
 from bot.gateway.client import Img2ImgBot
@@ -227,12 +228,12 @@ class World:
         return seen[-1] if seen else None
 
     async def ledger_faults(self) -> list[str]:
-        """Return what does not add up in the ledger."""
+        """Return what is inconsistent in the ledger."""
         return await self.app.db.read(ledger.reconcile)
 
     async def available(self, who: simcord.MemberActor | None = None) -> int:
         """Return what a member can spend."""
-        wallet = await self.app.credits.wallet(guild_id=self.guild.id, user_id=(who or self.alice).id)
+        wallet = await self.app.credits.wallet(Person(self.guild.id, (who or self.alice).id))
         return wallet.available
 
 
