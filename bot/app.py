@@ -5,22 +5,21 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from bot.backends.base import Backend
 from bot.backends.gpu_process import GpuProcess, free_port
-from bot.backends.gpu_server import Gpu
+from bot.backends.gpu_server import GpuServerBackend
 from bot.backends.painter import Painter
 from bot.backends.router import Router
-from bot.backends.segmind import Segmind
+from bot.backends.segmind import SegmindBackend
 from bot.clock import DAY_S, Clock, SystemClock
-from bot.credits.limits import Ceilings
-from bot.credits.service import Credits, Prices
+from bot.credits.service import Credits
 from bot.errors import OperatorError
 from bot.events import Events, OperatorAlert
 from bot.jobs.dispatcher import Dispatcher
-from bot.jobs.fair_queue import FairQueue, QueueLimits
+from bot.jobs.fair_queue import FairQueue
 from bot.jobs.inputs import Fetch, Inputs
 from bot.jobs.service import Jobs
 from bot.moderation.audit import Trail
@@ -116,7 +115,7 @@ def make_backend(name: BackendName, settings: Settings, clock: Clock) -> Backend
     if name == "gpu":
         return _make_gpu(settings, clock)
     assert settings.segmind_api_key is not None  # noqa: S101 - load_settings saw to it
-    return Segmind(
+    return SegmindBackend(
         api_key=settings.segmind_api_key,
         base_url=settings.segmind_base_url,
         clock=clock,
@@ -124,7 +123,7 @@ def make_backend(name: BackendName, settings: Settings, clock: Clock) -> Backend
     )
 
 
-def _make_gpu(settings: Settings, clock: Clock) -> Gpu:
+def _make_gpu(settings: Settings, clock: Clock) -> GpuServerBackend:
     """Return the backend of the server that runs at `gpu_url`, or of one that is started for `gpu_model`."""
     url, process = settings.gpu_url, None
     if url is None:
@@ -138,7 +137,7 @@ def _make_gpu(settings: Settings, clock: Clock) -> Gpu:
             clock=clock,
             device=settings.gpu_device,
         )
-    return Gpu(
+    return GpuServerBackend(
         url=url,
         clock=clock,
         api_key=settings.gpu_api_key,
@@ -160,17 +159,14 @@ def _wire(
     events = Events()
     db.on_broken = lambda sentence: events.emit(OperatorAlert(f"{sentence} Jobs wait until it can."))
     router = Router(backends, spill_wait_s=settings.spill_wait_s)
-    queue = FairQueue(_limits(settings))
+    queue = FairQueue(settings.queue_limits)
     wallet = Credits(
         db=db,
         clock=clock,
-        prices=_prices(settings),
-        prices_of={
-            name: replace(_prices(settings), **price.model_dump(exclude_none=True))
-            for name, price in settings.prices.items()
-        },
+        prices=settings.default_prices,
+        prices_of=settings.prices_by_backend,
         daily_allowance=settings.daily_allowance,
-        ceilings=_ceilings(settings),
+        ceilings=settings.ceilings,
     )
     inputs = Inputs(db=db, pool=pool, store=store, fetch=fetch, limits=wallet.limits)
     stack.push_async_callback(inputs.aclose)
@@ -191,35 +187,3 @@ def _wire(
     moderation = Moderation(db=db, clock=clock, wallet=wallet, events=events)
     trail = Trail(db=db, clock=clock, events=events)
     return App(settings, clock, db, store, wallet, events, router, dispatcher, jobs, moderation, trail)
-
-
-def _prices(settings: Settings) -> Prices:
-    return Prices(
-        per_sample=settings.price_per_sample,
-        per_step=settings.price_per_step,
-        per_megapixel=settings.price_per_megapixel,
-        per_megapixel_step=settings.price_per_megapixel_step,
-    )
-
-
-def _ceilings(settings: Settings) -> Ceilings:
-    return Ceilings(
-        allowance_max=settings.allowance_max,
-        grant_max=settings.grant_max,
-        guild_daily_max=settings.guild_daily_max,
-        provider_daily_max=settings.provider_daily_max,
-        running_max=settings.member_running_max,
-        waiting_max=settings.member_waiting_max,
-        steps_max=settings.steps_max,
-        samples_max=settings.samples_max,
-    )
-
-
-def _limits(settings: Settings) -> QueueLimits:
-    return QueueLimits(
-        guild_running_max=settings.guild_running_max,
-        member_running_max=settings.member_running_max,
-        waiting_max=settings.waiting_max,
-        guild_waiting_max=settings.guild_waiting_max,
-        member_waiting_max=settings.member_waiting_max,
-    )

@@ -9,7 +9,8 @@ from discord import app_commands, ui
 from discord.ext import commands
 
 from bot.credits.limits import AMOUNT_MAX
-from bot.credits.service import MEGAPIXEL, Wallet
+from bot.credits.prices import MEGAPIXEL
+from bot.credits.service import Wallet
 from bot.errors import InvalidOption
 from bot.events import TrailGrew
 from bot.gateway.client import Img2ImgBot

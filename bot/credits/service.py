@@ -6,7 +6,6 @@ transaction, so that quota, hold and job are decided and stored together.
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Final
 
 from bot.clock import DAY_S, Clock, utc_day
 from bot.credits.limits import AMOUNT_MAX, Ceilings, Explanation, Limits, Person
+from bot.credits.prices import Prices
 from bot.errors import InvalidOption, NotAllowed, NotEnoughCredits
 from bot.moderation.audit import Change, Difference, Moderator, record
 from bot.params import Img2ImgParams
@@ -23,30 +23,8 @@ from db import ledger
 from db import members as guilds
 from db.database import Database
 
-MEGAPIXEL: Final = 1024 * 1024
 #: Who acts when the bot itself does.
 THE_BOT: Final = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """What one backend's pictures cost, in credits."""
-
-    per_sample: int
-    per_megapixel_step: float
-    per_step: float = 0.0
-    per_megapixel: float = 0.0
-
-    def of(self, params: Img2ImgParams, pixels: int) -> int:
-        """Return the price of `params.samples` pictures of `pixels` each.
-
-        Each costs per_sample + (steps × per_step + megapixels × (per_megapixel + steps ×
-        per_megapixel_step)), what is in brackets rounded up.
-        """
-        steps, megapixels = params.num_inference_steps, pixels / MEGAPIXEL
-        work = steps * self.per_step + megapixels * (self.per_megapixel + steps * self.per_megapixel_step)
-        # 20 × 0.15 may come out a hair above 3: that hair is not a credit.
-        return params.samples * (self.per_sample + math.ceil(work - 1e-9))
 
 
 @dataclass(frozen=True, slots=True)

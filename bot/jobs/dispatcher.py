@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from bot.backends.base import Generation, Picture, Progress, TellsBalance
+from bot.backends.base import Generation, Picture, Progress, ReportsBalance
 from bot.backends.router import Lane, Router
 from bot.clock import Clock
 from bot.credits.service import Credits
@@ -244,7 +244,7 @@ class Dispatcher:
 
     async def _look_for_credits(self, lane: Lane, dry_since: float) -> None:
         """Ask a backend that can tell whether the credits are back; where it can't, a job finds out."""
-        if not isinstance(lane.backend, TellsBalance):
+        if not isinstance(lane.backend, ReportsBalance):
             return
         try:
             left = await lane.backend.balance()

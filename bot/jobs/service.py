@@ -9,7 +9,8 @@ from typing import Final
 
 from bot.clock import Clock
 from bot.credits.limits import Person, Place
-from bot.credits.service import MEGAPIXEL, Credits
+from bot.credits.prices import MEGAPIXEL
+from bot.credits.service import Credits
 from bot.errors import AlreadyAsked, JobGone, NotAllowed, Paused
 from bot.jobs.dispatcher import Dispatcher
 from bot.jobs.fair_queue import FairQueue

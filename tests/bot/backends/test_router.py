@@ -9,7 +9,6 @@ def _backend(name: str = "sketcher", *, concurrency_max: int = 2, uses_model: bo
     capabilities = Capabilities(
         label=name,
         uses_model=uses_model,
-        reports_progress=False,
         can_cancel=True,
         concurrency_max=concurrency_max,
         typical_s=SKETCHING.typical_s,

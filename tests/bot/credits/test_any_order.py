@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bot.credits.limits import Ceilings, Person
-from bot.credits.service import Credits, Prices
+from bot.credits.prices import Prices
+from bot.credits.service import Credits
 from bot.errors import LimitReached, NotAllowed, NotEnoughCredits, UserError
 from bot.jobs.service import Jobs, Request
 from bot.moderation.audit import Moderator

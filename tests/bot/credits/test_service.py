@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.credits.service import MEGAPIXEL, Credits, Prices
+from bot.credits.prices import MEGAPIXEL, Prices
+from bot.credits.service import Credits
 from bot.errors import InvalidOption, NotEnoughCredits
 from bot.moderation.audit import Moderator
 from bot.params import Img2ImgParams
