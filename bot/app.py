@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bot.backends.base import Backend
 from bot.backends.gpu_process import GpuProcess, free_port
-from bot.backends.gpu_server import Gpu
+from bot.backends.gpu_server import GpuServerBackend
 from bot.backends.painter import Painter
 from bot.backends.router import Router
-from bot.backends.segmind import Segmind
+from bot.backends.segmind import SegmindBackend
 from bot.clock import Clock, SystemClock, utc_day
 from bot.credits.allowance import DailyAllowance
-from bot.credits.limits import Ceilings, Limits
-from bot.credits.prices import Prices
+from bot.credits.limits import Limits
 from bot.credits.service import CreditService
 from bot.errors import OperatorError
 from bot.events import Events, OperatorAlert
 from bot.jobs.dispatcher import Dispatcher
-from bot.jobs.fair_queue import FairQueue, QueueLimits
+from bot.jobs.fair_queue import FairQueue
 from bot.jobs.inputs import Fetch, Inputs
 from bot.jobs.providers import ProviderWatch
 from bot.jobs.records import JobRecords
@@ -129,7 +128,7 @@ def make_backend(name: BackendName, settings: Settings, clock: Clock) -> Backend
     if name == "gpu":
         return _make_gpu(settings, clock)
     assert settings.segmind_api_key is not None  # noqa: S101 - load_settings saw to it
-    return Segmind(
+    return SegmindBackend(
         api_key=settings.segmind_api_key,
         base_url=settings.segmind_base_url,
         clock=clock,
@@ -137,7 +136,7 @@ def make_backend(name: BackendName, settings: Settings, clock: Clock) -> Backend
     )
 
 
-def _make_gpu(settings: Settings, clock: Clock) -> Gpu:
+def _make_gpu(settings: Settings, clock: Clock) -> GpuServerBackend:
     """Return the backend of the server that runs at `gpu_url`, or of one that is started for `gpu_model`."""
     url, process = settings.gpu_url, None
     if url is None:
@@ -151,7 +150,7 @@ def _make_gpu(settings: Settings, clock: Clock) -> Gpu:
             clock=clock,
             device=settings.gpu_device,
         )
-    return Gpu(
+    return GpuServerBackend(
         url=url,
         clock=clock,
         api_key=settings.gpu_api_key,
@@ -173,19 +172,16 @@ def _wire(
     events = Events()
     db.on_broken = lambda sentence: events.emit(OperatorAlert(f"{sentence} Jobs wait until it can."))
     router = Router(backends, spill_wait_s=settings.spill_wait_s)
-    queue = FairQueue(_limits(settings))
-    limits = Limits(clock=clock, daily_allowance=settings.daily_allowance, ceilings=_ceilings(settings))
+    queue = FairQueue(settings.queue_limits)
+    limits = Limits(clock=clock, daily_allowance=settings.daily_allowance, ceilings=settings.ceilings)
     allowance = DailyAllowance(clock=clock, limits=limits)
     credit_service = CreditService(
         db=db,
         clock=clock,
         limits=limits,
         allowance=allowance,
-        prices=_prices(settings),
-        prices_by_backend={
-            name: replace(_prices(settings), **price.model_dump(exclude_none=True))
-            for name, price in settings.prices.items()
-        },
+        prices=settings.default_prices,
+        prices_by_backend=settings.prices_by_backend,
     )
     inputs = Inputs(db=db, pool=pool, store=store, fetch=fetch, limits=limits)
     stack.push_async_callback(inputs.aclose)
@@ -246,36 +242,4 @@ def _wire(
             events=events,
             retention_days=settings.retention_days,
         ),
-    )
-
-
-def _prices(settings: Settings) -> Prices:
-    return Prices(
-        per_sample=settings.price_per_sample,
-        per_step=settings.price_per_step,
-        per_megapixel=settings.price_per_megapixel,
-        per_megapixel_step=settings.price_per_megapixel_step,
-    )
-
-
-def _ceilings(settings: Settings) -> Ceilings:
-    return Ceilings(
-        allowance_max=settings.allowance_max,
-        grant_max=settings.grant_max,
-        guild_daily_max=settings.guild_daily_max,
-        provider_daily_max=settings.provider_daily_max,
-        running_max=settings.member_running_max,
-        waiting_max=settings.member_waiting_max,
-        steps_max=settings.steps_max,
-        samples_max=settings.samples_max,
-    )
-
-
-def _limits(settings: Settings) -> QueueLimits:
-    return QueueLimits(
-        guild_running_max=settings.guild_running_max,
-        member_running_max=settings.member_running_max,
-        waiting_max=settings.waiting_max,
-        guild_waiting_max=settings.guild_waiting_max,
-        member_waiting_max=settings.member_waiting_max,
     )

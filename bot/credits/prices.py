@@ -22,9 +22,9 @@ class Prices:
         """Return the price of `params.samples` pictures of `pixels` each.
 
         Each costs per_sample + (steps × per_step + megapixels × (per_megapixel + steps ×
-        per_megapixel_step)), what is in brackets rounded up.
+        per_megapixel_step)), with the part in brackets rounded up.
         """
         steps, megapixels = params.num_inference_steps, pixels / MEGAPIXEL
         work = steps * self.per_step + megapixels * (self.per_megapixel + steps * self.per_megapixel_step)
-        # 20 × 0.15 may come out a hair above 3: that hair is not a credit.
+        # A float product may come out just above a whole number, which must not cost a credit more.
         return params.samples * (self.per_sample + math.ceil(work - 1e-9))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from bot.backends.base import TellsBalance
+from bot.backends.base import ReportsBalance
 from bot.backends.router import BackendSlot, Router
 from bot.clock import Clock
 from bot.errors import (
@@ -91,7 +91,7 @@ class ProviderWatch:
         return has_waited_enough
 
     async def _check_credits(self, slot: BackendSlot, since: float) -> bool:
-        if not isinstance(slot.backend, TellsBalance):
+        if not isinstance(slot.backend, ReportsBalance):
             return False  # the next job finds out
         try:
             left = await slot.backend.balance()

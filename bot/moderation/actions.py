@@ -17,7 +17,7 @@ from bot.actors import Actor, Permission
 from bot.credits.allowance import DailyAllowance
 from bot.credits.limits import Limits
 from bot.errors import InvalidOption
-from bot.moderation.blocklist import plain_text, checked
+from bot.moderation.blocklist import checked, plain_text
 from bot.moderation.changes import Change, Changes
 from db import audit_log, guilds, members
 from db.guilds import BlockedText, RoleRule

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from bot.credits.service import Credits, Prices
+from bot.credits.prices import Prices
+from bot.credits.service import Credits
 from db import jobs, ledger
 from db.database import Database, connect
 from db.jobs import Job, Result

@@ -31,10 +31,7 @@ async def test_an_allowance_of_nothing_refuses_the_next_picture(tmp_path: Path) 
         assert "40 → **0**" in await _quota(world, "set", member=world.bob, allowance=0)
         refused = await world.img2img(world.bob)
         assert refused.ephemeral
-        assert (
-            "That costs 4 credits, but you have 0. Please ask a moderator"
-            in said(refused).content
-        )
+        assert "That costs 4 credits, but you have 0. Please ask a moderator" in said(refused).content
         assert said(await world.img2img(world.alice)).attachments
 
 
@@ -66,7 +63,9 @@ async def test_a_default_counts_for_the_whole_server(tmp_path: Path) -> None:
         assert await world.available(world.bob) == 40
         await world.moderator.click(said(answer), label="Confirm")
         assert await world.available(world.bob) == 7
-        assert "Daily allowance: **7** (this server's default)" in await _quota(world, "show", member=world.bob)
+        assert "Daily allowance: **7** (this server's default)" in await _quota(
+            world, "show", member=world.bob
+        )
 
 
 async def test_what_is_left_alone_changes_nothing(tmp_path: Path) -> None:
@@ -100,7 +99,9 @@ async def test_the_best_of_a_members_roles_wins_and_is_named(tmp_path: Path) -> 
         assert "**90** of 90 daily credits" in text
         assert f"Daily allowance: **90** (the role <@&{large.id}>, the best of this member's roles)" in text
         await _quota(world, "set", member=carol, allowance=60)
-        assert "Daily allowance: **60** (this member's own allowance)" in await _quota(world, "show", member=carol)
+        assert "Daily allowance: **60** (this member's own allowance)" in await _quota(
+            world, "show", member=carol
+        )
         await _quota(world, "set", member=carol)
         assert "Daily allowance: **90** (the role" in await _quota(world, "show", member=carol)
         assert "**40** of 40 daily credits" in await _quota(world, "show", member=world.bob)
@@ -109,7 +110,11 @@ async def test_the_best_of_a_members_roles_wins_and_is_named(tmp_path: Path) -> 
 SERVER_LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "steps": ({"steps": 10}, {"steps": 11}, "You asked for 11 steps, but this server allows 10"),
     "samples": ({"samples": 2}, {"samples": 3}, "You asked for 3 samples, but this server allows 2"),
-    "daily cap": ({"daily_cap": 3}, {}, "That costs 4 credits, but this server has 3 left of its 3 for today"),
+    "daily cap": (
+        {"daily_cap": 3},
+        {},
+        "That costs 4 credits, but this server has 3 left of its 3 for today",
+    ),
 }
 
 

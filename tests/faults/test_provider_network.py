@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from bot.backends.segmind import Segmind
+from bot.backends.segmind import SegmindBackend
 from bot.clock import SystemClock
 from bot.events import OperatorAlert
 from bot.pictures.pool import PicturePool
@@ -40,7 +40,7 @@ from tests.support.simulated_server import World, a_picture, open_world, texts
 @asynccontextmanager
 async def _world(folder: Path, **settings: Any) -> AsyncIterator[tuple[World, Provider]]:
     async with running_provider() as provider:
-        segmind = Segmind(
+        segmind = SegmindBackend(
             api_key=SecretStr(API_KEY),
             base_url=provider.url,
             clock=QuickClock(),
@@ -128,7 +128,7 @@ async def test_a_dripping_answer_ends_at_the_deadline(tmp_path: Path) -> None:
     """A service that sends a byte now and then keeps nobody waiting for longer than the deadline, twice."""
     async with running_provider() as provider, open_wire() as wire:
         provider.will(drip)
-        segmind = Segmind(
+        segmind = SegmindBackend(
             api_key=SecretStr(API_KEY), base_url=provider.url, clock=SystemClock(), deadline_s=0.5
         )
         async with living(tmp_path, wire, backends=[segmind]) as life:

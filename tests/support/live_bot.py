@@ -129,7 +129,6 @@ async def living(
 BRUSH = Capabilities(
     label="Brush",
     uses_model=False,
-    reports_progress=False,
     can_cancel=True,
     concurrency_max=2,
     typical_s=5,

@@ -46,7 +46,6 @@ class WorldClock:
 SKETCHING = Capabilities(
     label="Sketcher",
     uses_model=False,
-    reports_progress=True,
     can_cancel=True,
     concurrency_max=2,
     typical_s=20,

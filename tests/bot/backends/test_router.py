@@ -9,7 +9,6 @@ def _backend(name: str = "sketcher", *, concurrency_max: int = 2, uses_model: bo
     capabilities = Capabilities(
         label=name,
         uses_model=uses_model,
-        reports_progress=False,
         can_cancel=True,
         concurrency_max=concurrency_max,
         typical_s=SKETCHING.typical_s,
@@ -55,7 +54,12 @@ def test_pauses_grow_to_a_bound() -> None:
 def test_failures_of_one_moment_count_once() -> None:
     """Four jobs that fail together neither alert four times nor pause for eight times as long."""
     slot = BackendSlot(_backend())
-    assert [slot.open_breaker(10), slot.open_breaker(10), slot.open_breaker(11), slot.open_breaker(12)] == [True, False, False, False]
+    assert [slot.open_breaker(10), slot.open_breaker(10), slot.open_breaker(11), slot.open_breaker(12)] == [
+        True,
+        False,
+        False,
+        False,
+    ]
     assert slot.open_until == 10 + PAUSE_S_MIN
 
 
