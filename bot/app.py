@@ -30,6 +30,7 @@ from bot.pictures.store import PictureStore
 from bot.settings import BackendName, Settings
 from db import jobs as rows
 from db import ledger
+from db import members as meta
 from db.database import Database, DatabaseUnfitError, open_database
 
 BOOKS_WRONG: Final = "The credit books do not add up, so nothing is spent until the operator has looked."
@@ -63,6 +64,14 @@ class App:
             more = f" And {len(faults) - 1} more faults." if len(faults) > 1 else ""
             self.events.emit(OperatorAlert(f"{BOOKS_WRONG} {faults[0]}{more}"))
         return faults
+
+    async def command_stamp(self) -> str | None:
+        """Return the stamp of the commands that Discord has; None before the first sync."""
+        return await self.db.read(lambda tx: meta.remembered(tx, "commands"))
+
+    async def set_command_stamp(self, stamp: str) -> None:
+        """Store the stamp of the commands that Discord has now."""
+        await self.db.write(lambda tx: meta.remember(tx, key="commands", value=stamp))
 
     async def sweep(self) -> int:
         """Remove pictures past their retention from disk; return how many."""

@@ -17,16 +17,20 @@ from discord.ext import commands
 
 from bot.errors import JobGone
 from bot.events import Event, JobCancelled, JobFailed, JobQueued, JobRendered, TrailGrew
+from bot.gateway.buttons import JobButton
 from bot.gateway.client import Img2ImgBot
-from bot.gateway.interactions import NO_MENTIONS, GuardedModal, JobButton, reply
+from bot.gateway.interactions import NO_MENTIONS, reply
+from bot.gateway.modals import GuardedModal
 from bot.moderation.audit import Told
 from bot.params import Img2ImgParams
 from bot.text import credits_text
-from cogs.cards import OPERATION_NAMES, plain
+from cogs.cards import OPERATION_NAMES
 from cogs.listings import TEXT_CHARS_MAX, act_text
 from cogs.permissions import server_of
+from cogs.text import plain
 from db.audit_log import Behind
 from db.jobs import Job
+from db.operations import Operation
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +50,7 @@ class AuditLog(commands.Cog):
         self._round: asyncio.Task[None] | None = None
         self._again = False
         self._unsubscribe = bot.app.events.subscribe(self._heard)
-        bot.on_press("report", self._report)
+        bot.on_press(Operation.REPORT, self._report)
 
     async def cog_load(self) -> None:
         """Learn which servers want a log."""

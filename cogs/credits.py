@@ -12,18 +12,20 @@ from bot.credits.limits import AMOUNT_MAX
 from bot.credits.service import MEGAPIXEL, Wallet
 from bot.errors import InvalidOption
 from bot.events import TrailGrew
+from bot.gateway.buttons import JobButton
 from bot.gateway.client import Img2ImgBot
-from bot.gateway.interactions import NO_MENTIONS, JobButton, reply, reply_card
+from bot.gateway.interactions import NO_MENTIONS, reply, reply_card
 from bot.jobs.service import JobView, check_age, check_owner
 from bot.moderation.audit import Moderator
 from bot.params import Img2ImgParams
 from bot.text import credits_text
-from cogs import cards
 from cogs.card_messages import files_of
+from cogs.delivery import pictures_of, result_layout
 from cogs.listings import statement_lines
 from cogs.permissions import person_of, place_of, server_of
-from cogs.results import Results
+from cogs.text import plain
 from db.ledger import Entry
+from db.operations import Operation
 
 ACCOUNT_COLOUR: Final = 0x5865F2
 PROMPT_CHARS_LISTED: Final = 80
@@ -35,10 +37,7 @@ class Account(commands.Cog):
 
     def __init__(self, bot: Img2ImgBot) -> None:
         self._app = bot.app
-        results = bot.get_cog("Results")
-        assert isinstance(results, Results)  # noqa: S101 - loaded before this one
-        self._results = results
-        bot.on_press("show", self._show)
+        bot.on_press(Operation.SHOW, self._show)
 
     purse = app_commands.Group(name="credits", description="Your credits in this server.")
 
@@ -90,9 +89,9 @@ class Account(commands.Cog):
         view = await self._app.jobs.view(button.job_id, guild_id=server_of(interaction))
         check_owner(view.job, interaction.user.id)
         check_age(view.job, place_of(interaction))
-        pictures = await self._results.files(view)
+        pictures = await pictures_of(view, self._app.store)
         await interaction.response.send_message(
-            view=self._results.result_layout(view),
+            view=result_layout(view, self._app.router),
             files=files_of(view, pictures),
             ephemeral=True,
             allowed_mentions=NO_MENTIONS,
@@ -126,10 +125,10 @@ def history_card(views: list[JobView]) -> ui.LayoutView:
 
 
 def _history_line(view: JobView) -> ui.Section[Any]:
-    show = JobButton.make("show", view.job.id, label="Show")
+    show = JobButton.make(Operation.SHOW, view.job.id, label="Show")
     count = f" · {len(view.results)} pictures" if len(view.results) > 1 else ""
     text = (
-        f"{cards.plain(view.params.prompt, PROMPT_CHARS_LISTED)}\n"
+        f"{plain(view.params.prompt, PROMPT_CHARS_LISTED)}\n"
         f"-# <t:{int(view.job.created_at)}:R> · {credits_text(view.job.charged or 0)}{count}"
     )
     return ui.Section(text, accessory=show)

@@ -8,15 +8,16 @@ import discord
 from discord import app_commands, ui
 from discord.ext import commands
 
+from bot.gateway.buttons import JobButton
 from bot.gateway.client import Img2ImgBot
-from bot.gateway.interactions import GuardedModal, JobButton
+from bot.gateway.modals import GuardedModal
 from bot.jobs.inputs import Source
 from bot.jobs.service import Request, check_owner
 from bot.params import PROMPT_CHARS_MAX, Img2ImgParams
 from cogs.options import SAMPLER_OPTION, SCHEDULER_OPTION, FieldOption, help_of, params_from
 from cogs.permissions import check_place, is_moderator, place_of, roles_of
 from cogs.picture_sources import from_attachment, from_message
-from cogs.results import Results
+from db.operations import Operation
 
 MODAL_TIMEOUT_S: Final = 900
 STRENGTHS: Final = {
@@ -35,16 +36,14 @@ class Img2Img(commands.Cog):
     def __init__(self, bot: Img2ImgBot) -> None:
         self._bot = bot
         self._jobs = bot.app.jobs
-        results = bot.get_cog("Results")
-        assert isinstance(results, Results)  # noqa: S101 - loaded before this one
-        self._results = results
+        self._cards = bot.job_cards
         self._menu = app_commands.ContextMenu(name="Use in img2img", callback=self.use_message)
         self._menu.allowed_contexts = app_commands.AppCommandContext(guild=True)
-        bot.on_press("reroll", self._reroll)
-        bot.on_press("subtle", self._vary)
-        bot.on_press("strong", self._vary)
-        bot.on_press("cancel", self._cancel)
-        bot.on_press("delete", self._delete)
+        bot.on_press(Operation.REROLL, self._reroll)
+        bot.on_press(Operation.VARY_SUBTLE, self._vary)
+        bot.on_press(Operation.VARY_STRONG, self._vary)
+        bot.on_press(Operation.CANCEL, self._cancel)
+        bot.on_press(Operation.DELETE, self._delete)
 
     async def cog_load(self) -> None:
         """Register the message command."""
@@ -117,14 +116,14 @@ class Img2Img(commands.Cog):
         """Accept the request and answer with its card."""
         check_place(interaction)
         job = await self._jobs.submit(_request(interaction, private=private), params, source)
-        await self._results.post(interaction, job)
+        await self._cards.post(interaction, job)
 
     # ------------------------------------------------------------------- buttons
 
     async def _reroll(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
         await self._check_own(interaction, button)
         job = await self._jobs.reroll(_request(interaction), button.job_id)
-        await self._results.post(interaction, job)
+        await self._cards.post(interaction, job)
 
     async def _vary(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
         await self._check_own(interaction, button)
@@ -132,9 +131,9 @@ class Img2Img(commands.Cog):
             _request(interaction),
             button.job_id,
             sample=button.sample or 0,
-            strong=button.operation == "strong",
+            strong=button.operation is Operation.VARY_STRONG,
         )
-        await self._results.post(interaction, job)
+        await self._cards.post(interaction, job)
 
     async def _check_own(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
         check_place(interaction)

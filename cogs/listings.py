@@ -11,7 +11,7 @@ from typing import Final
 import discord
 
 from bot.text import counted, credits_text
-from cogs.cards import plain
+from cogs.text import plain
 from db.ledger import Account, Entry
 from db.members import Act
 

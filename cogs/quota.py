@@ -11,8 +11,9 @@ from discord.ext import commands
 from bot.clock import DAY_S
 from bot.credits.limits import AMOUNT_MAX, PIXELS_PER_MEGAPIXEL, RULE_NAMES, SLOW_S_MAX, Explanation, Person
 from bot.credits.service import Wallet
+from bot.gateway.buttons import ProposalButton
 from bot.gateway.client import Img2ImgBot
-from bot.gateway.interactions import JobButton, reply
+from bot.gateway.interactions import reply
 from bot.moderation.audit import Difference, Moderator
 from bot.moderation.service import Act, Outcome, check_some, rule_text
 from bot.text import credits_text
@@ -20,6 +21,7 @@ from cogs.listings import acts_csv, acts_text, board_text, holdings_csv
 from cogs.permissions import check_manager, person_of, roles_of
 from db import ledger
 from db import members as guilds
+from db.operations import Operation
 
 REASON_CHARS_MAX: Final = 200
 ACTS_LISTED: Final = 12
@@ -56,8 +58,8 @@ class Quota(
     def __init__(self, bot: Img2ImgBot) -> None:
         self._app = bot.app
         self._moderation = bot.app.moderation
-        bot.on_press("confirm", self._confirm)
-        bot.on_press("withdraw", self._withdraw)
+        bot.on_press(Operation.CONFIRM, self._confirm)
+        bot.on_press(Operation.WITHDRAW, self._withdraw)
 
     # -------------------------------------------------------------------- looking
 
@@ -305,18 +307,18 @@ class Quota(
         outcome = await self._moderation.perform(by, act)
         await reply_outcome(interaction, outcome)
 
-    async def _confirm(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
+    async def _confirm(self, interaction: discord.Interaction[Any], button: ProposalButton) -> None:
         check_manager(interaction)
         guild_id = person_of(interaction).guild_id
         outcome = await self._moderation.confirm(
-            button.job_id, guild_id=guild_id, actor_id=interaction.user.id
+            button.proposal_id, guild_id=guild_id, actor_id=interaction.user.id
         )
         await interaction.response.edit_message(content=outcome_text(outcome), view=None)
 
-    async def _withdraw(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
+    async def _withdraw(self, interaction: discord.Interaction[Any], button: ProposalButton) -> None:
         check_manager(interaction)
         guild_id = person_of(interaction).guild_id
-        await self._moderation.withdraw(button.job_id, guild_id=guild_id, actor_id=interaction.user.id)
+        await self._moderation.withdraw(button.proposal_id, guild_id=guild_id, actor_id=interaction.user.id)
         await interaction.response.edit_message(content="Nothing was changed.", view=None)
 
 
@@ -332,8 +334,10 @@ async def reply_outcome(interaction: discord.Interaction[Any], outcome: Outcome)
         await reply(interaction, outcome_text(outcome))
         return
     buttons = [
-        JobButton.make("confirm", interaction.id, label="Do it", style=discord.ButtonStyle.danger),
-        JobButton.make("withdraw", interaction.id, label="Leave it"),
+        ProposalButton.make(
+            Operation.CONFIRM, interaction.id, label="Do it", style=discord.ButtonStyle.danger
+        ),
+        ProposalButton.make(Operation.WITHDRAW, interaction.id, label="Leave it"),
     ]
     foreseen = "\n".join(map(_foreseen, outcome.differences[:LINES_MAX])) or "Nothing would change."
     await reply(interaction, f"{foreseen}\nShall I do that?", buttons=buttons)

@@ -14,20 +14,14 @@ from bot.gateway.client import Img2ImgBot
 from bot.gateway.interactions import reply
 from bot.moderation.blocklist import TEXT_CHARS_MAX
 from bot.moderation.service import Act, check_some, rule_text
-from cogs.cards import plain
-from cogs.permissions import check_manager, is_moderator, server_of
+from cogs.permissions import check_manager, is_moderator, missing_permissions, server_of
 from cogs.quota import Reason, moderator_of, reply_outcome
+from cogs.text import listed, plain
 from db import guilds as rules
 from db.guilds import BlockedText, Rules
 
 OPTIONS: Final = ("private", "results_channel_id", "log_channel_id")
 SHOWN_CHARS_MAX: Final = 1_500
-_NEEDED: Final = {
-    "view_channel": "View Channel",
-    "send_messages": "Send Messages",
-    "attach_files": "Attach Files",
-    "embed_links": "Embed Links",
-}
 
 
 @app_commands.default_permissions(manage_guild=True)
@@ -155,10 +149,10 @@ class Calm(
 
 
 def _check_reach(channel: discord.TextChannel) -> None:
-    has = channel.permissions_for(channel.guild.me)
-    missing = " and ".join(label for name, label in _NEEDED.items() if not getattr(has, name))
-    if missing:
-        raise InvalidOption(f"I can't post in {channel.mention}; please give me {missing} there first.")
+    if missing := missing_permissions(channel.permissions_for(channel.guild.me)):
+        raise InvalidOption(
+            f"I can't post in {channel.mention}; please give me these permissions there: {listed(missing)}."
+        )
 
 
 def options_text(mine: Rules, blocked: list[BlockedText]) -> str:

@@ -14,8 +14,10 @@ ROOMS = sorted(path for folder in ("bot", "cogs", "db") for path in (ROOT / fold
 
 #: Discord is known to the cogs and to these alone.
 KNOW_DISCORD = {
+    "bot/gateway/buttons.py",
     "bot/gateway/client.py",
     "bot/gateway/interactions.py",
+    "bot/gateway/modals.py",
     "bot/demo/session.py",
     "bot/demo/proxy.py",
     "bot/gateway/supervisor.py",

@@ -84,7 +84,7 @@ async def test_a_full_disk_refuses_and_charges_nothing(tmp_path: Path) -> None:
         await world.img2img(steps=1)
         await _fill_disk(world)
         refusals = [await world.img2img(prompt="x" * 1000, steps=1) for _ in range(8)]
-        refused = [r for r in refusals if "can't store anything" in texts(r.response)]
+        refused = [r for r in refusals if "can't save anything" in texts(r.response)]
         assert refused
         assert len(alerts) == 1
         assert "full" in alerts[0]
