@@ -72,13 +72,13 @@ class App:
         spent, balances = await self.db.read(lambda tx: (spending.spent(tx, day=day), providers.balances(tx)))
         return Health(len(self.dispatcher.waiting_jobs()), spent, balances, self.jobs.pause_reason)
 
-    async def synced_commands(self) -> str | None:
-        """Return the fingerprint of the commands that Discord was last sent."""
+    async def command_stamp(self) -> str | None:
+        """Return the stamp of the commands that Discord has; None before the first sync."""
         return await self.db.read(lambda tx: meta.get_value(tx, "commands"))
 
-    async def set_synced_commands(self, fingerprint: str) -> None:
-        """Store the fingerprint of the commands that Discord has now."""
-        await self.db.write(lambda tx: meta.set_value(tx, key="commands", value=fingerprint))
+    async def set_command_stamp(self, stamp: str) -> None:
+        """Store the stamp of the commands that Discord has now."""
+        await self.db.write(lambda tx: meta.set_value(tx, key="commands", value=stamp))
 
 
 @asynccontextmanager

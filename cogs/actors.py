@@ -8,7 +8,7 @@ import discord
 
 from bot.actors import Actor, ChannelContext, Permission, Person
 from bot.errors import NotAllowed
-from bot.gateway.interactions import NOT_IN_A_SERVER
+from bot.gateway.sentences import NOT_IN_A_SERVER
 from bot.jobs.service import RequestContext
 
 #: A member, or somebody who has left the server: their credits can still be looked at and changed.

@@ -19,6 +19,7 @@ from bot.errors import JobGone
 from bot.events import AuditLogGrew, Event, JobCancelled, JobFailed, JobQueued, JobRendered
 from bot.gateway.buttons import JobButton
 from bot.gateway.client import Img2ImgBot
+from bot.gateway.escaping import plain
 from bot.gateway.interactions import NO_MENTIONS, reply
 from bot.gateway.modals import GuardedModal
 from bot.jobs.records import params_of
@@ -27,7 +28,6 @@ from bot.text import credits_text
 from cogs.actors import guild_id_of, person_of
 from cogs.cards import OPERATION_NAMES
 from cogs.changes import TEXT_CHARS_MAX, record_text
-from cogs.text import plain
 from db.audit_log import LogCursor
 from db.jobs import Job
 from db.operations import Operation
@@ -105,7 +105,7 @@ class LogChannels(commands.Cog):
         self._again = self._again or bool(items)
 
     async def _posts(self, items: list[LogItem]) -> list[tuple[int, str, list[discord.File]]]:
-        """Return messages: the id of the last entry in each, its text and files. Lines without files share one."""
+        """Return each message's last entry id, text and files; lines without files share one."""
         posts: list[tuple[int, str, list[discord.File]]] = []
         for item in items:
             line, files = line_of(item), await self._files(item)
@@ -117,7 +117,7 @@ class LogChannels(commands.Cog):
         return posts
 
     async def _files(self, item: LogItem) -> list[discord.File]:
-        """Return the source and the pictures of a job that was rendered or reported, as far as still stored."""
+        """Return the source and pictures of a job that was rendered or reported, as far as still stored."""
         job = item.job
         if job is None or item.entry.kind not in {"rendered", "reported"}:
             return []

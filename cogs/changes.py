@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from bot.credits.limits import RuleSource, Ruling
+from bot.gateway.escaping import plain
 from bot.moderation.changes import Change, Value, from_json
 from bot.text import SETTING_LABELS, exact_duration_text, megapixels_text
-from cogs.text import plain
 from db.audit_records import AuditRecord
 
 TEXT_CHARS_MAX: Final = 1_900  # Discord allows 2,000 a message; the rest is for the lines around

@@ -13,6 +13,7 @@ from bot.credits.limits import AMOUNT_MAX
 from bot.credits.service import WalletSummary
 from bot.errors import InvalidOption
 from bot.gateway.client import Img2ImgBot
+from bot.gateway.escaping import plain
 from bot.gateway.interactions import reply, reply_card
 from bot.moderation.credit_actions import Give
 from bot.params import Img2ImgParams
@@ -20,7 +21,6 @@ from bot.pictures.sizes import MEGAPIXEL
 from bot.text import credits_text
 from cogs.actors import actor_of, person_of
 from cogs.changes import REASON_CHARS_LISTED
-from cogs.text import plain
 from db.ledger import LedgerEntry
 
 ACCOUNT_COLOUR: Final = 0x5865F2

@@ -10,11 +10,13 @@ from discord.ext import commands
 
 from bot.gateway.buttons import JobButton
 from bot.gateway.client import Img2ImgBot
-from bot.gateway.interactions import reply_card
+from bot.gateway.escaping import plain
+from bot.gateway.interactions import NO_MENTIONS, reply_card
 from bot.jobs.records import JobView
 from bot.text import credits_text
 from cogs.actors import channel_context_of, person_of
-from cogs.text import plain
+from cogs.card_messages import files_of
+from cogs.delivery import pictures_of, result_layout
 from db.operations import Operation
 
 HISTORY_COLOUR: Final = 0x5865F2
@@ -25,8 +27,9 @@ class History(commands.Cog):
     """What members made, answered in private."""
 
     def __init__(self, bot: Img2ImgBot) -> None:
-        self._bot = bot
         self._records = bot.app.job_records
+        self._router = bot.app.router
+        self._store = bot.app.store
         bot.on_press(Operation.SHOW, self._show)
 
     @app_commands.command(name="history", description="Your recent pictures in this server.")
@@ -39,7 +42,13 @@ class History(commands.Cog):
         view = await self._records.open_for(
             person_of(interaction), channel_context_of(interaction), button.job_id
         )
-        await self._bot.job_cards.show(interaction, view)
+        pictures = await pictures_of(view, self._store)
+        await interaction.response.send_message(
+            view=result_layout(view, self._router),
+            files=files_of(view, pictures),
+            ephemeral=True,
+            allowed_mentions=NO_MENTIONS,
+        )
 
 
 def history_card(views: list[JobView]) -> ui.LayoutView:

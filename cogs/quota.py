@@ -14,7 +14,8 @@ from bot.credits.limits import AMOUNT_MAX, SLOW_S_MAX, Explanation
 from bot.credits.service import WalletSummary
 from bot.gateway.buttons import ProposalButton
 from bot.gateway.client import Img2ImgBot
-from bot.gateway.interactions import reply, sentence_of
+from bot.gateway.interactions import reply
+from bot.gateway.sentences import sentence_of
 from bot.moderation.actions import BlockMember, ModerationAction, SetChannel, SetLimits, SetRole, StopServer
 from bot.moderation.credit_actions import FreezeMember, Grant, ResetAllowance, SetAllowance, Take
 from bot.pictures.sizes import MEGAPIXEL

@@ -10,14 +10,15 @@ from discord.ext import commands
 
 from bot.errors import InvalidOption, JobGone
 from bot.gateway.client import Img2ImgBot
+from bot.gateway.escaping import plain
 from bot.gateway.interactions import reply
 from bot.moderation.actions import BlockText, SetOptions, UnblockText
 from bot.moderation.blocklist import TEXT_CHARS_MAX
+from bot.text import listed
 from cogs.actors import guild_id_of, person_of
 from cogs.changes import setting_label, setting_value
 from cogs.outcomes import Reason, perform
 from cogs.permissions import missing_permissions
-from cogs.text import listed, plain
 from db.guilds import BlockedText, GuildSettings
 
 OPTIONS: Final = ("private", "results_channel_id", "log_channel_id")

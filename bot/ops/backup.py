@@ -21,7 +21,8 @@ from bot.clock import DAY_S
 from bot.errors import OperatorError
 from bot.text import counted
 from db import jobs, ledger
-from db.database import APPLICATION_ID, DatabaseUnfitError, connect, locked
+from db.database import DatabaseUnusable, connect
+from db.opening import APPLICATION_ID, FolderLock
 
 DATABASE: Final = "bot.sqlite3"
 IDENTITY: Final = "identity"
@@ -68,13 +69,13 @@ def restore(source: Path, data: Path, *, replace: bool, retention_days: int) -> 
     _check_is_ours(source / DATABASE)
     try:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with locked(data / "lock"):
+        with FolderLock(data / "lock"):
             if (data / DATABASE).exists() and not replace:
                 raise OperatorError(
                     f"{data} already contains a database; add --replace to set it aside and replace it."
                 )
             return _copy(source, data, since=time.time() - retention_days * DAY_S, keep_old=True)
-    except DatabaseUnfitError as error:
+    except DatabaseUnusable as error:
         raise OperatorError(str(error)) from error
     except (OSError, sqlite3.Error) as error:
         raise OperatorError(f"The backup could not be restored: {error}.") from error
@@ -158,7 +159,7 @@ def _verify(path: Path, *, since: float) -> tuple[set[str], int]:
                 " keep your older backups and run `img2img-bot check`."
             )
         count = connection.execute("SELECT count(*) FROM job").fetchone()[0]
-        return jobs.kept_hashes(connection, since=since), count
+        return jobs.hashes_to_keep(connection, since=since), count
 
 
 def _identity(path: Path) -> str:

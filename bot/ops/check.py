@@ -12,7 +12,8 @@ from bot.errors import BotError
 from bot.logs import one_line
 from bot.settings import BackendName, Settings
 from db import ledger
-from db.database import DatabaseUnfitError, open_database
+from db.database import DatabaseUnusable
+from db.opening import open_database
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
                 yield Finding(False, f"{fault} Restore the newest backup that `check` accepts.")
             if not faults:
                 yield Finding(True, "The ledger is consistent.")
-    except DatabaseUnfitError as error:
+    except DatabaseUnusable as error:
         yield Finding(False, str(error))
     except (OSError, sqlite3.Error) as error:
         yield Finding(False, f"The database in {settings.data_dir} can't be used ({error}).")

@@ -8,10 +8,10 @@ from typing import Any, Final
 import discord
 import pytest
 import simcord
-from bot.actors import Actor, Permission, Person
 from simcord.actors import _dispatch_actor_interaction
 from simcord.enums import InteractionType
 
+from bot.actors import Actor, Permission, Person
 from bot.errors import JobGone, NotAllowed
 from bot.moderation.actions import SetLimits
 from tests.support.simulated_server import World, a_picture, open_world

@@ -3,7 +3,8 @@
 import pytest
 from discord import ui
 
-from bot.jobs.service import JobView
+from bot.gateway.escaping import plain
+from bot.jobs.records import JobView
 from bot.params import Img2ImgParams
 from cogs import cards
 from db.jobs import Job, Result
@@ -97,4 +98,4 @@ def test_only_dynamic_buttons_are_used() -> None:
 )
 def test_plain_text_keeps_its_line(text: str) -> None:
     """What would start a heading, list or quote is shown within the quoted prompt."""
-    assert "\n" not in cards.plain(text, 100)
+    assert "\n" not in plain(text, 100)

@@ -135,7 +135,7 @@ async def test_four_samples_come_with_a_choice(tmp_path: Path) -> None:
         assert len(message.attachments) == 4
         assert seeds(message) == ["10", "11", "12", "13"]
         third = (await pictures(message))[2]
-        await world.alice.click(message, custom_id=_button(message, "strong", 2))
+        await world.alice.click(message, custom_id=_button(message, "vary_strong", 2))
         assert sketcher.calls[-1][1] == await world.app.store.get(_digest(third))
         assert len(world.card.attachments) == 1
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bot.actors import Person
 from bot.errors import OperatorError
 from tests.support.discord_wire import ALICE_ID, GUILD_ID, TOKEN, Fault, Message, Wire, open_wire
 from tests.support.live_bot import Brush, Life, eventually, living
@@ -194,7 +195,7 @@ async def test_a_result_that_discord_finds_too_large_stays_in_the_history(tmp_pa
         await wire.slash(image=PICTURE, prompt="a harbour")
         await eventually(lambda: wire.faults == [])
         await life.settled()
-        views = await life.app.jobs.history(guild_id=GUILD_ID, user_id=ALICE_ID)
+        views = await life.app.job_records.history(Person(GUILD_ID, ALICE_ID))
         assert [view.job.state for view in views] == ["undeliverable"]
         assert await life.ledger_faults() == []
 
@@ -217,7 +218,7 @@ async def test_a_place_that_is_gone_keeps_the_picture_in_the_history(
         brush.gate.set()
         await eventually(lambda: wire.faults == [])
         await life.settled()
-        views = await life.app.jobs.history(guild_id=GUILD_ID, user_id=ALICE_ID)
+        views = await life.app.job_records.history(Person(GUILD_ID, ALICE_ID))
         assert [view.job.state for view in views] == ["undeliverable"]
         assert await life.ledger_faults() == []
 

@@ -39,7 +39,7 @@ async def _make_room(world: World) -> None:
 
 
 async def test_an_unreachable_service_is_left_alone_and_tried_again(tmp_path: Path) -> None:
-    """After three calls that reached nobody, jobs wait and the operator is alerted once; then all continue."""
+    """After three calls that reached nobody, jobs wait and the operator is alerted once; then all go on."""
     sketcher = Sketcher(errors=[BackendUnreachable(detail="refused") for _ in range(4)])
     async with open_world(tmp_path, backends=[sketcher], member_waiting_max=100) as world:
         alerts = _alerts(world)
@@ -84,7 +84,7 @@ async def test_a_full_disk_refuses_and_charges_nothing(tmp_path: Path) -> None:
         await world.img2img(steps=1)
         await _fill_disk(world)
         refusals = [await world.img2img(prompt="x" * 1000, steps=1) for _ in range(8)]
-        refused = [r for r in refusals if "can't store anything" in texts(r.response)]
+        refused = [r for r in refusals if "can't save anything" in texts(r.response)]
         assert refused
         assert len(alerts) == 1
         assert "full" in alerts[0]

@@ -65,7 +65,7 @@ class Yard:
             "IMG2IMG_MEMBER_WAITING_MAX": "50",
             **self.settings,
         }
-        command = (sys.executable, "-m", "tests.discord.launcher", self.wire.url, self.wire.gateway)
+        command = (sys.executable, "-m", "tests.support.launcher", self.wire.url, self.wire.gateway)
         self._child = await asyncio.create_subprocess_exec(
             *command, env=environment, cwd=ROOT, stderr=asyncio.subprocess.PIPE
         )

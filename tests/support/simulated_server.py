@@ -18,7 +18,7 @@ from bot.actors import Person
 from bot.app import App, open_app
 from bot.backends.base import Backend, Capabilities, Generation, OnProgress, Picture, Progress
 from bot.gateway.client import Img2ImgBot
-from bot.gateway.interactions import sentence_of
+from bot.gateway.sentences import sentence_of
 from bot.params import Img2ImgParams
 from bot.settings import bare_settings
 from db import ledger

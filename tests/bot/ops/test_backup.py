@@ -14,7 +14,7 @@ import pytest
 from bot.errors import OperatorError
 from bot.ops.backup import back_up, restore
 from bot.pictures.store import PictureStore
-from db import ledger
+from db import jobs, ledger
 from db.database import connect
 from db.opening import open_database
 from tests.support.discord_wire import open_wire
