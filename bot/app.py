@@ -30,7 +30,6 @@ from bot.moderation.service import ModerationService
 from bot.ops.upkeep import Upkeep
 from bot.pictures.pool import PicturePool
 from bot.pictures.store import PictureStore
-from bot.runtime.background import BackgroundTasks
 from bot.settings import BackendName, Settings
 from db import meta, providers, spending
 from db.database import Database, DatabaseUnusable
@@ -108,9 +107,6 @@ async def open_app(
         store = wrap_store(PictureStore(settings.data_dir / "pictures"))
         app = _wire(settings, clock, db, store, made, pool, fetch, stack)
         await app.upkeep.check_ledger()
-        tasks = BackgroundTasks()
-        stack.push_async_callback(tasks.cancel)
-        tasks.spawn(app.upkeep.run_hourly(), name="upkeep")
         yield app
 
 
@@ -221,6 +217,15 @@ def _wire(
         queue=queue,
         dispatcher=dispatcher,
     )
+    upkeep = Upkeep(
+        db=db,
+        clock=clock,
+        store=store,
+        job_service=job_service,
+        events=events,
+        retention_days=settings.retention_days,
+    )
+    stack.push_async_callback(upkeep.aclose)
     return App(
         settings=settings,
         clock=clock,
@@ -234,12 +239,5 @@ def _wire(
         job_records=records,
         moderation=ModerationService(db=db, clock=clock, limits=limits, allowance=allowance, events=events),
         audit_log=AuditLog(db=db, clock=clock, events=events),
-        upkeep=Upkeep(
-            db=db,
-            clock=clock,
-            store=store,
-            job_service=job_service,
-            events=events,
-            retention_days=settings.retention_days,
-        ),
+        upkeep=upkeep,
     )

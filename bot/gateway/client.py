@@ -134,6 +134,7 @@ class Img2ImgBot(commands.AutoShardedBot):
         self._check_press_handlers()
         await self._sync_if_changed()
         await self.app.dispatcher.recover()
+        self.app.upkeep.start()
 
     def _check_press_handlers(self) -> None:
         """Raise `OperatorError` if a button would do nothing: better at the start than at a press."""

@@ -10,6 +10,7 @@ from bot.clock import DAY_S, Clock
 from bot.events import Events, OperatorAlert
 from bot.jobs.service import JobService, PauseReason
 from bot.pictures.store import PictureStore
+from bot.runtime.background import BackgroundTasks
 from bot.text import counted
 from db import jobs, ledger
 from db.database import Database
@@ -39,9 +40,19 @@ class Upkeep:
         self._jobs = job_service
         self._events = events
         self._retention_s = retention_days * DAY_S
+        self._tasks = BackgroundTasks()
 
-    async def run_hourly(self) -> None:
-        """Do all of it, again and again. The ledger is left out at first: the start has checked it."""
+    def start(self) -> None:
+        """Do all of it every hour from now on. Started already, it goes on as it is."""
+        if not self._tasks:
+            self._tasks.spawn(self._run_hourly(), name="hourly clean-up")
+
+    async def aclose(self) -> None:
+        """Stop."""
+        await self._tasks.cancel()
+
+    async def _run_hourly(self) -> None:
+        # The ledger was checked when the app was opened.
         await self._clean_up()
         while True:
             await self._clock.sleep(INTERVAL_S)

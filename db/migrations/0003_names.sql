@@ -16,7 +16,8 @@ DROP TRIGGER audit_stays;
 
 ALTER TABLE audit RENAME TO audit_record;
 -- `detail` stays for the records of the versions before, which put their changes into words.
-ALTER TABLE audit_record ADD COLUMN changes_json TEXT CHECK (json_valid(changes_json));
+ALTER TABLE audit_record ADD COLUMN changes_json TEXT
+    CHECK (changes_json IS NULL OR json_valid(changes_json));
 
 CREATE TRIGGER audit_record_is_new BEFORE INSERT ON audit_record BEGIN
     SELECT RAISE(ABORT, 'this action is recorded already') WHERE EXISTS (

@@ -160,7 +160,7 @@ async def test_who_may_do_what(tmp_path: Path, role: str, place: str) -> None:
 
 async def _others_untouched(world: World, servers: dict[str, Server], place: str) -> None:
     other = next(server for name, server in servers.items() if name != place)
-    for table in ("job", "member", "role_rule", "channel_rule", "blocked_text", "audit", "trail"):
+    for table in ("job", "member", "role_rule", "channel_rule", "blocked_text", "audit_record", "audit_log"):
         count = await world.app.db.read(
             lambda tx, table=table: tx.execute(  # type: ignore[misc]  # a default binds the table
                 f"SELECT count(*) FROM {table} WHERE guild_id = ?",  # noqa: S608 - names above
