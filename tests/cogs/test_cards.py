@@ -80,22 +80,3 @@ def test_only_dynamic_buttons_are_used() -> None:
     buttons = [item for item in layout.walk_children() if isinstance(item, ui.Button)]
     assert buttons == []
     assert layout.timeout is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "# heading",
-        "> quote",
-        "- list",
-        "1. list",
-        "-# small",
-        "```\ncode",
-        "</cmd:1>",
-        "<t:1:R>",
-        "<:e:123456789012345678>",
-    ],
-)
-def test_plain_text_keeps_its_line(text: str) -> None:
-    """What would start a heading, list or quote is shown within the quoted prompt."""
-    assert "\n" not in plain(text, 100)
