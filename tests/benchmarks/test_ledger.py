@@ -98,13 +98,13 @@ async def _ours(db: Database, callers: int) -> tuple[float, list[float]]:
 
 async def _bare(connection: sqlite3.Connection, callers: int) -> tuple[float, list[float]]:
     """Do the same statements on bare sqlite3, one transaction each, callers in turn on one connection."""
-    wallet = _wallet(None)
+    credit_service = Bank(cast("Database", None)).credits
     _fund(connection)
 
     async def turn(number: int) -> None:
         for step in (_hold, _settle):
             connection.execute("BEGIN IMMEDIATE")
-            step(connection, wallet, number)
+            step(connection, credit_service, number)
             connection.execute("COMMIT")
         await asyncio.sleep(0)
 

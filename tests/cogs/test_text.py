@@ -1,7 +1,6 @@
 """Texts of people, shown: nothing of them acts, and they keep to their line."""
 
 import pytest
-
 from cogs.text import listed, one_line, plain
 
 

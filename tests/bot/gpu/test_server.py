@@ -260,7 +260,7 @@ def test_failed_picture_is_given_back(serve: Callable[..., Live], model: Model) 
         plain = client.post(V1, json=body())
         lines = client.post(V1, json=body(), headers={"accept": "application/x-ndjson"})
         assert plain.status_code == 500
-        assert "cost you nothing" in plain.json()["error"]
+        assert "weren't charged" in plain.json()["error"]
         assert lines.json()["status"] == 500
         assert client.get("/v1/get-user-credits").json()["credits"] == 1
 
