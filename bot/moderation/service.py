@@ -20,7 +20,7 @@ from bot.credits.service import Credits
 from bot.errors import InvalidOption, JobGone, NotAllowed
 from bot.events import Events, TrailGrew
 from bot.moderation.audit import Difference, Moderator, detail_of, record
-from bot.moderation.blocklist import checked, plain_text
+from bot.moderation.blocklist import plain_text, validate_entry
 from db import audit_log as trail
 from db import guilds as rules
 from db import members as guilds
@@ -278,7 +278,7 @@ class Moderation:
     def _text(self, tx: sqlite3.Connection, by: Moderator, act: Act) -> tuple[Difference, ...]:
         known = rules.blocked_texts(tx, by.guild_id)
         if act.on:
-            entry = checked(act.kind, act.text, known, adult_ok=act.adult_ok)
+            entry = validate_entry(act.kind, act.text, known, adult_ok=act.adult_ok)
         else:
             entry = _found(known, act.text)
         before = entry.text in {old.text for old in known}
