@@ -127,7 +127,7 @@ async def test_setting_aside_keeps_what_was_in_the_log(tmp_path: Path) -> None:
     _set_aside(old)
     assert not (old / "bot.sqlite3-wal").exists()
     with closing(connect(old / "bot.sqlite3", read_only=True)) as connection:
-        assert len(rows.unfinished(connection)) == 1
+        assert len(jobs.list_unfinished(connection)) == 1
 
 
 async def test_nothing_is_restored_under_a_running_bot(tmp_path: Path) -> None:
