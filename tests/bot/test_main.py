@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from db.database import connect, open_database
+from db.database import connect
+from db.opening import open_database
 from tests.support.ledgers import a_job
 from tests.support.live_bot import eventually
 from tests.support.provider import API_KEY, running_provider, silence

@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from bot.errors import OperatorError, UnusablePicture
-from bot.gateway.supervisor import BACKOFF_S_MAX, DELIVERY_RESERVE_S, RESTARTING, STABLE_S, Supervisor
+from bot.gateway.supervisor import BACKOFF_S_MAX, DELIVERY_RESERVE_S, STABLE_S, Supervisor
+from bot.jobs.service import PauseReason
 from tests.support.clock import SteppedClock, settle
 
 
@@ -121,7 +122,7 @@ async def test_a_stop_keeps_part_of_its_grace_for_delivery(
     await settle()
     stage.supervisor.stop()
     await running
-    assert stage.app.jobs.paused == RESTARTING
+    assert stage.app.jobs.pause_reason is PauseReason.RESTARTING
     assert stage.happened == [
         "connected",
         f"drained for {drain_s:g} s",

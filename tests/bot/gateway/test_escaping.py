@@ -1,7 +1,9 @@
 """Texts of people, shown: nothing of them acts, and they keep to their line."""
 
 import pytest
-from cogs.text import listed, one_line, plain
+
+from bot.gateway.escaping import one_line, plain
+from bot.text import listed
 
 
 @pytest.mark.parametrize(
