@@ -51,11 +51,12 @@ class Stage:
         self.happened: list[str] = []
         self.clients: list[Client] = []
         self.clock = SteppedClock()
+        self.pauses: list[PauseReason] = []
         self.draining: asyncio.Event | None = None
         self.supervisor = Supervisor(cast("Any", self._make_client))
         self.app: Any = SimpleNamespace(
             clock=self.clock,
-            jobs=SimpleNamespace(paused=None),
+            jobs=SimpleNamespace(pause=self.pauses.append),
             dispatcher=SimpleNamespace(drain=self._drain),
             settings=SimpleNamespace(shutdown_grace_s=grace_s),
         )
@@ -122,7 +123,7 @@ async def test_a_stop_keeps_part_of_its_grace_for_delivery(
     await settle()
     stage.supervisor.stop()
     await running
-    assert stage.app.jobs.pause_reason is PauseReason.RESTARTING
+    assert stage.pauses == [PauseReason.RESTARTING]
     assert stage.happened == [
         "connected",
         f"drained for {drain_s:g} s",

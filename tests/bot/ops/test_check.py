@@ -45,7 +45,7 @@ async def test_an_inconsistent_ledger_is_found(tmp_path: Path) -> None:
     connection.execute("UPDATE account SET posted = 5")
     connection.close()
     findings = await _check(tmp_path)
-    assert any(not finding.good and "do not sum to zero" in finding.sentence for finding in findings)
+    assert any(not finding.good and "not to zero" in finding.sentence for finding in findings)
 
 
 async def test_a_running_bot_is_reported(tmp_path: Path) -> None:
