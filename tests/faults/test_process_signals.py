@@ -214,6 +214,15 @@ async def test_sigterm_lets_running_jobs_finish_and_tells_those_that_wait(tmp_pa
         assert set(yard.calls().values()) == {1}
 
 
+async def test_ctrl_c_stops_the_bot_cleanly(tmp_path: Path) -> None:
+    """Ctrl-C in a terminal stops the bot as SIGTERM does: exit status 0, and no traceback."""
+    async with _yard(tmp_path) as yard:
+        await yard.start()
+        await yard.online()
+        assert await yard.end(signal.SIGINT) == 0
+        assert "Traceback" not in "".join(yard.lines)
+
+
 async def test_a_second_signal_hurries(tmp_path: Path) -> None:
     """Told twice to stop, the bot waits for nobody; what it was making is made after the restart."""
     async with _yard(tmp_path) as yard:
