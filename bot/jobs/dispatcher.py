@@ -142,7 +142,7 @@ class Dispatcher:
         """Say again where a job of this life stands, to listeners that are new."""
         if job.state == "rendered":
             self._events.emit(JobRendered(job.id))
-        elif job.state == "queued" and self._queue.place(job.id) is not None:
+        elif job.state == "queued" and self._queue.position(job.id) is not None:
             self._events.emit(JobQueued(job.id, is_new=False))
 
     async def drain(self, grace_s: float) -> None:
@@ -191,7 +191,7 @@ class Dispatcher:
 
     def standing(self, job_id: int) -> Standing:
         """Return the job's place and the wait that is expected."""
-        place, now = self._queue.place(job_id), self._clock.now()
+        place, now = self._queue.position(job_id), self._clock.now()
         wait_s = self._router.expected_wait_s(place or 1, now)
         return Standing(place, wait_s, is_paused=self._router.is_dry(now))
 
