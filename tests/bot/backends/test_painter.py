@@ -22,7 +22,7 @@ from bot.errors import BackendDown, BackendFailed
 from bot.params import Img2ImgParams
 
 ROOT = Path(__file__).resolve().parents[3]
-SAMPLE = ROOT / "bot" / "assets" / "sample.jpg"
+SAMPLE = ROOT / "bot" / "demo" / "assets" / "sample.jpg"
 
 
 def photo(width: int = 192, height: int = 128, **extra: Any) -> bytes:
