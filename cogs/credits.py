@@ -9,7 +9,7 @@ from discord import app_commands, ui
 from discord.ext import commands
 
 from bot.credits.limits import AMOUNT_MAX
-from bot.credits.service import MEGAPIXEL, Wallet
+from bot.credits.service import Wallet
 from bot.errors import InvalidOption
 from bot.events import TrailGrew
 from bot.gateway.client import Img2ImgBot
@@ -17,6 +17,7 @@ from bot.gateway.interactions import NO_MENTIONS, JobButton, reply, reply_card
 from bot.jobs.service import JobView, check_age, check_owner
 from bot.moderation.audit import Moderator
 from bot.params import Img2ImgParams
+from bot.pictures.sizes import MEGAPIXEL
 from bot.text import credits_text
 from cogs import cards
 from cogs.card_messages import files_of

@@ -9,12 +9,13 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.clock import DAY_S
-from bot.credits.limits import AMOUNT_MAX, PIXELS_PER_MEGAPIXEL, RULE_NAMES, SLOW_S_MAX, Explanation, Person
+from bot.credits.limits import AMOUNT_MAX, RULE_NAMES, SLOW_S_MAX, Explanation, Person
 from bot.credits.service import Wallet
 from bot.gateway.client import Img2ImgBot
 from bot.gateway.interactions import JobButton, reply
 from bot.moderation.audit import Difference, Moderator
 from bot.moderation.service import Act, Outcome, check_some, rule_text
+from bot.pictures.sizes import MEGAPIXEL
 from bot.text import credits_text
 from cogs.listings import acts_csv, acts_text, board_text, holdings_csv
 from cogs.permissions import check_manager, person_of, roles_of
@@ -267,7 +268,7 @@ class Quota(
             "waiting": waiting,
             "steps": steps,
             "samples": samples,
-            "size": None if size is None else round(size * PIXELS_PER_MEGAPIXEL),
+            "size": None if size is None else round(size * MEGAPIXEL),
             "slow_mode": slow_mode,
             "giving": None if giving is None else int(giving),
         }

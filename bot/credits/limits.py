@@ -16,6 +16,7 @@ from typing import Final
 from bot.clock import DAY_S, Clock
 from bot.errors import InvalidOption, LimitReached, NotAllowed
 from bot.params import Img2ImgParams
+from bot.pictures.sizes import MEGAPIXEL
 from bot.text import credits_text, duration_text
 from db import guilds as rules
 from db import ledger
@@ -25,7 +26,6 @@ from db.jobs import Job
 
 AMOUNT_MAX: Final = 1_000_000
 SLOW_S_MAX: Final = 6 * 3_600
-PIXELS_PER_MEGAPIXEL: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ class Limits:
             "waiting_max": self.ceilings.waiting_max,
             "steps_max": self.ceilings.steps_max,
             "samples_max": self.ceilings.samples_max,
-            "pixels_max": PIXELS_PER_MEGAPIXEL,
+            "pixels_max": MEGAPIXEL,
             "slow_s": SLOW_S_MAX,
         }
         if value is not None and name in tops:
@@ -277,7 +277,7 @@ RULE_NAMES: Final = {
 
 def megapixels_text(pixels: int) -> str:
     """Return "0.5 megapixels"."""
-    return f"{pixels / PIXELS_PER_MEGAPIXEL:.2g} megapixels"
+    return f"{pixels / MEGAPIXEL:.2g} megapixels"
 
 
 def _lower(server: int | None, ceiling: int | None) -> Ruling:

@@ -17,13 +17,13 @@ from bot.credits.limits import AMOUNT_MAX, Ceilings, Explanation, Limits, Person
 from bot.errors import InvalidOption, NotAllowed, NotEnoughCredits
 from bot.moderation.audit import Change, Difference, Moderator, record
 from bot.params import Img2ImgParams
+from bot.pictures.sizes import MEGAPIXEL
 from bot.text import credits_text
 from db import guilds as rules
 from db import ledger
 from db import members as guilds
 from db.database import Database
 
-MEGAPIXEL: Final = 1024 * 1024
 #: Who acts when the bot itself does.
 THE_BOT: Final = 0
 

@@ -9,13 +9,14 @@ from typing import Final
 
 from bot.clock import Clock
 from bot.credits.limits import Person, Place
-from bot.credits.service import MEGAPIXEL, Credits
+from bot.credits.service import Credits
 from bot.errors import AlreadyAsked, JobGone, NotAllowed, Paused
 from bot.jobs.dispatcher import Dispatcher
 from bot.jobs.fair_queue import FairQueue
 from bot.jobs.inputs import Source, check_size, is_normal_size, normal_pixels
 from bot.moderation.blocklist import find_blocked
 from bot.params import Img2ImgParams, random_seed
+from bot.pictures.sizes import MEGAPIXEL
 from db import guilds as rules
 from db import jobs as rows
 from db.database import Database

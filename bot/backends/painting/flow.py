@@ -15,7 +15,7 @@ from PIL import Image, ImageMath
 
 #: Directions over half a turn.
 ANGLES = 24
-_SIDE_MAX = 224
+_SIDE_MAX = 224  # directions are smooth, and each layer walks the grid in pure Python
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def _floats(width: int, height: int, values: array[float]) -> Image.Image:
     return Image.frombytes("F", (width, height), values.tobytes())
 
 
-def _shifted(image: Image.Image, dx: int, dy: int) -> Image.Image:
+def _shift(image: Image.Image, dx: int, dy: int) -> Image.Image:
     """Return `image` moved by whole pixels, 0 where nothing is left."""
     return image.crop((dx, dy, image.width + dx, image.height + dy))
 
@@ -40,8 +40,8 @@ def _shifted(image: Image.Image, dx: int, dy: int) -> Image.Image:
 def _slopes(grey: Image.Image) -> tuple[Image.Image, Image.Image]:
     """Return the picture's slope in x and in y, 0 along the border."""
     width, height = grey.size
-    across = ImageMath.lambda_eval(lambda a: a["r"] - a["l"], r=_shifted(grey, 1, 0), l=_shifted(grey, -1, 0))
-    down = ImageMath.lambda_eval(lambda a: a["b"] - a["t"], b=_shifted(grey, 0, 1), t=_shifted(grey, 0, -1))
+    across = ImageMath.lambda_eval(lambda a: a["r"] - a["l"], r=_shift(grey, 1, 0), l=_shift(grey, -1, 0))
+    down = ImageMath.lambda_eval(lambda a: a["b"] - a["t"], b=_shift(grey, 0, 1), t=_shift(grey, 0, -1))
     for slope in (across, down):
         for edge in (
             (0, 0, width, 1),
@@ -56,7 +56,7 @@ def _slopes(grey: Image.Image) -> tuple[Image.Image, Image.Image]:
 class FlowMaker:
     """Makes the flows of one picture, coarse and fine, that share one painter's habit."""
 
-    def __init__(self, image: Image.Image, dice: random.Random, *, habit: float) -> None:
+    def __init__(self, image: Image.Image, rng: random.Random, *, habit: float) -> None:
         """Read `image`; `habit` is how steep a slope (levels a pixel) the painter's own way outweighs."""
         scale = min(1.0, _SIDE_MAX / max(image.size))
         self.size = (max(4, round(image.width * scale)), max(4, round(image.height * scale)))
@@ -64,12 +64,12 @@ class FlowMaker:
         across, down = _slopes(grey)
         self._u = ImageMath.lambda_eval(lambda a: a["y"] * a["y"] - a["x"] * a["x"], x=across, y=down)
         self._v = ImageMath.lambda_eval(lambda a: a["x"] * a["y"] * -2.0, x=across, y=down)
-        self._habit = self._own_way(dice, habit)
+        self._habit = self._own_way(rng, habit)
 
-    def _own_way(self, dice: random.Random, habit: float) -> tuple[Image.Image, Image.Image]:
+    def _own_way(self, rng: random.Random, habit: float) -> tuple[Image.Image, Image.Image]:
         """Return a slow swirl around one favourite direction, as two float images."""
-        favourite, turn, knots = dice.random() * math.tau, 1.6 + dice.random(), 5
-        angles = [favourite + turn * (dice.random() * 2 - 1) for _ in range(knots * knots)]
+        favourite, turn, knots = rng.random() * math.tau, 1.6 + rng.random(), 5
+        angles = [favourite + turn * (rng.random() * 2 - 1) for _ in range(knots * knots)]
         parts = (array("f", [habit * habit * f(a) for a in angles]) for f in (math.cos, math.sin))
         u, v = (_floats(knots, knots, part).resize(self.size, Image.Resampling.BICUBIC) for part in parts)
         return u, v

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bot.credits.service import MEGAPIXEL, Credits, Prices
+from bot.credits.service import Credits, Prices
 from bot.errors import InvalidOption, NotEnoughCredits
 from bot.moderation.audit import Moderator
 from bot.params import Img2ImgParams
+from bot.pictures.sizes import MEGAPIXEL
 from db import jobs, ledger
 from db.database import Database, open_database
 from db.jobs import Job

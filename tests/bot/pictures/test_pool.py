@@ -14,8 +14,9 @@ import pytest_asyncio
 from PIL import Image, ImageOps, JpegImagePlugin
 
 from bot.errors import BackendUnsure, BotError, UnusablePicture
-from bot.pictures.child import scan_count
-from bot.pictures.pool import INPUT_BYTES_MAX, NormalPicture, PicturePool
+from bot.pictures.headers import scan_count
+from bot.pictures.pool import NormalPicture, PicturePool
+from bot.pictures.sizes import INPUT_BYTES_MAX
 from tests.support import pictures
 from tests.support.pictures import BLUE, GREEN, RED, WHITE, YELLOW, encoded, opened
 
@@ -35,7 +36,7 @@ async def pool() -> AsyncIterator[PicturePool]:
 
 
 def is_near(colour: tuple[int, int, int], expected: tuple[int, int, int], *, by: int = 4) -> bool:
-    """Tell whether two colours are alike, as far as a JPEG keeps them."""
+    """Return whether two colours are alike, as far as a JPEG keeps them."""
     return all(abs(one - other) <= by for one, other in zip(colour, expected, strict=True))
 
 
@@ -44,8 +45,8 @@ def pids(pool: PicturePool) -> set[int]:
     return {child._process.pid for child in pool._idle}
 
 
-def told(pid: int, name: str) -> str:
-    """Return what the kernel tells of a process in its file `name`, nothing where there is none."""
+def proc_file(pid: int, name: str) -> str:
+    """Return the text of a process's file `name` in /proc, nothing where there is none."""
     try:
         return Path(f"/proc/{pid}/{name}").read_text()
     except FileNotFoundError:
@@ -53,12 +54,9 @@ def told(pid: int, name: str) -> str:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process runs; one that has ended and not been reaped does not."""
-    stat = told(pid, "stat")
+    """Return whether a process runs; one that has ended and not been reaped does not."""
+    stat = proc_file(pid, "stat")
     return bool(stat) and stat.rpartition(") ")[2][0] != "Z"
-
-
-# What comes out.
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -290,8 +288,6 @@ async def test_an_ordinary_progressive_jpeg_is_taken(pool: PicturePool) -> None:
     assert (await pool.normalise(data)).width == 640
 
 
-# What is refused.
-
 REFUSED = [
     pytest.param(b"", "is empty", id="no bytes"),
     pytest.param(bytes(INPUT_BYTES_MAX + 1), "25.1 MB; please attach a picture of at most 25 MB", id="bytes"),
@@ -346,7 +342,7 @@ async def test_pictures_cut_off_are_refused(pool: PicturePool, kind: str, part: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_no_damage_gets_past_the_door(pool: PicturePool, kind: str) -> None:
+async def test_damage_is_opened_or_refused(pool: PicturePool, kind: str) -> None:
     """A damaged picture is either opened all the same or refused; nothing else ever happens."""
     seed = random.SystemRandom().randrange(2**32)
     print("seed", seed)
@@ -357,9 +353,6 @@ async def test_no_damage_gets_past_the_door(pool: PicturePool, kind: str) -> Non
         with suppress(UnusablePicture):
             normal = await pool.normalise(data)
             assert opened(normal.data).size == (normal.width, normal.height)
-
-
-# What backends send.
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -385,13 +378,10 @@ async def test_results_keep_their_size(pool: PicturePool, kind: str) -> None:
     ],
 )
 async def test_rubbish_from_a_backend_is_the_backends_failure(pool: PicturePool, data: bytes) -> None:
-    """When a backend sends no picture, nobody is told that theirs was unusable, and it may be tried again."""
+    """When a backend sends no picture, no member's picture is blamed, and the job may be tried again."""
     with pytest.raises(BackendUnsure, match="cost you nothing") as failure:
         await pool.accept_result(data)
     assert failure.value.detail
-
-
-# The children.
 
 
 async def test_a_picture_that_eats_memory_costs_only_itself() -> None:
@@ -444,7 +434,7 @@ async def test_a_child_killed_between_pictures_is_replaced() -> None:
         before = await pool.normalise(encoded(pictures.quarters()))
         (child,) = pool._idle
         os.kill(child._process.pid, signal.SIGKILL)
-        await child._process.wait()
+        await child.wait()
         assert await pool.normalise(encoded(pictures.quarters())) == before
 
 
@@ -548,8 +538,8 @@ async def test_a_child_knows_no_secrets_and_has_limits(monkeypatch: pytest.Monke
     async with aclosing(PicturePool(children=1)) as pool:
         await pool.normalise(encoded(pictures.quarters()))
         (pid,) = pids(pool)
-        assert "planted-token" not in told(pid, "environ")
-        lines = told(pid, "limits").splitlines()
+        assert "planted-token" not in proc_file(pid, "environ")
+        lines = proc_file(pid, "limits").splitlines()
     limits = {line[:25].strip(): line.split()[-3:-1] for line in lines}
     assert limits["Max core file size"] == ["0", "0"]
     assert limits["Max file size"] == ["0", "0"]
