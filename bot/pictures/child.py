@@ -17,7 +17,8 @@ import warnings
 from contextlib import suppress
 from typing import BinaryIO, Final
 
-from PIL import GifImagePlugin, Image, ImageCms, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+# The decoders register themselves, and are loaded before the first picture comes.
+from PIL import GifImagePlugin, Image, ImageCms, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
 
 from bot.pictures import protocol
 from bot.pictures.headers import SCANS_MAX, has_too_many_scans, kind_of, webp_size
@@ -28,14 +29,7 @@ from bot.runtime.frames import read_frame, write_frame
 ICC_BYTES_MAX: Final = 4 << 20  # a larger profile costs more time than its colours are worth
 FILES_MAX: Final = 16  # stdin, stdout, stderr, and what Python itself may have to open
 
-#: The accepted formats. Their decoders are imported here, before the first picture comes.
-DECODERS: Final = {
-    "PNG": PngImagePlugin.PngImageFile,
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-}
-INPUT_KINDS: Final = tuple(DECODERS)
+INPUT_KINDS: Final = ("PNG", "JPEG", "GIF", "WEBP")
 RESULT_KINDS: Final = ("PNG", "JPEG", "WEBP")
 
 DAMAGED: Final = (

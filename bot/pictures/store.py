@@ -14,13 +14,16 @@ import hashlib
 import re
 import secrets
 import threading
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from bot.errors import JobGone, OperatorError
 from bot.runtime.durable_files import sync_folder, write_private
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY: Final = ".tmp"
@@ -51,7 +54,7 @@ class PictureStore:
         Raises:
             OperatorError: the disk is full, or can't be written; nothing is left behind.
         """
-        return await asyncio.to_thread(self._put, data)
+        return await _in_thread(self._put, data)
 
     async def get(self, digest: str) -> bytes:
         """Return the picture stored as `digest`.
@@ -60,7 +63,7 @@ class PictureStore:
             JobGone: there is none, or its file is damaged.
             OperatorError: the disk can't be read.
         """
-        return await asyncio.to_thread(self._get, digest)
+        return await _in_thread(self._get, digest)
 
     async def delete(self, digest: str) -> bool:
         """Remove the picture stored as `digest` for good and return whether there was one.
@@ -69,7 +72,7 @@ class PictureStore:
             JobGone: `digest` is no digest.
             OperatorError: the disk can't be written.
         """
-        return await asyncio.to_thread(self._delete, digest)
+        return await _in_thread(self._delete, digest)
 
     async def sweep(self, *, keep: Container[str], older_than_s: float, now: float) -> int:
         """Remove all pictures not in `keep` that were stored `older_than_s` seconds before `now` or earlier.
@@ -81,7 +84,7 @@ class PictureStore:
         Raises:
             OperatorError: the disk can't be read or written.
         """
-        return await asyncio.to_thread(self._sweep, keep, now - older_than_s)
+        return await _in_thread(self._sweep, keep, now - older_than_s)
 
     def _path(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):
@@ -99,8 +102,6 @@ class PictureStore:
             with self._lock:
                 temporary.replace(path)
             sync_folder(path.parent)
-        except OSError as error:
-            raise _operator_error(error) from error
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -112,8 +113,6 @@ class PictureStore:
             data = self._path(digest).read_bytes()
         except FileNotFoundError as error:
             raise JobGone(detail=f"no picture {digest}") from error
-        except OSError as error:
-            raise _operator_error(error) from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise JobGone(detail=f"picture {digest} is damaged on disk")
         return data
@@ -125,20 +124,15 @@ class PictureStore:
             sync_folder(path.parent)
         except FileNotFoundError:
             return False
-        except OSError as error:
-            raise _operator_error(error) from error
         return True
 
     def _sweep(self, keep: Container[str], stored_until: float) -> int:
         removed = 0
-        try:
-            for path in self._files():
-                if path.name.endswith(_TEMPORARY):
-                    self._remove_leftover(path)
-                elif _DIGEST.fullmatch(path.name) and path.name not in keep:
-                    removed += self._remove_old(path, stored_until)
-        except OSError as error:
-            raise _operator_error(error) from error
+        for path in self._files():
+            if path.name.endswith(_TEMPORARY):
+                self._remove_leftover(path)
+            elif _DIGEST.fullmatch(path.name) and path.name not in keep:
+                removed += self._remove_old(path, stored_until)
         return removed
 
     def _files(self) -> Iterator[Path]:
@@ -176,5 +170,9 @@ class PictureStore:
             self._durable.add(folder)
 
 
-def _operator_error(error: OSError) -> OperatorError:
-    return OperatorError(_NO_ROOM if error.errno in _FULL else _NO_DISK, detail=str(error))
+async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `work` in a thread; what the disk refuses is an `OperatorError`."""
+    try:
+        return await asyncio.to_thread(work, *args, **kwargs)
+    except OSError as error:
+        raise OperatorError(_NO_ROOM if error.errno in _FULL else _NO_DISK, detail=str(error)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from itertools import product
 from typing import Final
 
 from PIL import Image, ImageChops, ImageFilter, ImageOps
@@ -24,12 +25,9 @@ def relight(paint: Image.Image, thickness: Image.Image, amount: float) -> Image.
 
 def repeat_tile(tile: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Return a picture of `size` covered with `tile`."""
-    row = Image.new(tile.mode, (size[0], tile.height))
-    for x in range(0, size[0], tile.width):
-        row.paste(tile, (x, 0))
     whole = Image.new(tile.mode, size)
-    for y in range(0, size[1], tile.height):
-        whole.paste(row, (0, y))
+    for corner in product(range(0, size[0], tile.width), range(0, size[1], tile.height)):
+        whole.paste(tile, corner)
     return whole
 
 

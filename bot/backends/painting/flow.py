@@ -32,24 +32,18 @@ def _floats(width: int, height: int, values: array[float]) -> Image.Image:
     return Image.frombytes("F", (width, height), values.tobytes())
 
 
-def _shift(image: Image.Image, dx: int, dy: int) -> Image.Image:
-    """Return `image` moved by whole pixels, 0 where nothing is left."""
-    return image.crop((dx, dy, image.width + dx, image.height + dy))
-
-
 def _slopes(grey: Image.Image) -> tuple[Image.Image, Image.Image]:
     """Return the picture's slope in x and in y, 0 along the border."""
     width, height = grey.size
-    across = ImageMath.lambda_eval(lambda a: a["r"] - a["l"], r=_shift(grey, 1, 0), l=_shift(grey, -1, 0))
-    down = ImageMath.lambda_eval(lambda a: a["b"] - a["t"], b=_shift(grey, 0, 1), t=_shift(grey, 0, -1))
-    for slope in (across, down):
-        for edge in (
-            (0, 0, width, 1),
-            (0, height - 1, width, height),
-            (0, 0, 1, height),
-            (width - 1, 0, width, height),
-        ):
-            slope.paste(0.0, edge)
+
+    def difference(ahead: tuple[int, int, int, int], behind: tuple[int, int, int, int]) -> Image.Image:
+        slope = Image.new("F", grey.size)
+        parts = {"ahead": grey.crop(ahead), "behind": grey.crop(behind)}
+        slope.paste(ImageMath.lambda_eval(lambda a: a["ahead"] - a["behind"], **parts), (1, 1))
+        return slope
+
+    across = difference((2, 1, width, height - 1), (0, 1, width - 2, height - 1))
+    down = difference((1, 2, width - 1, height), (1, 0, width - 1, height - 2))
     return across, down
 
 

@@ -197,7 +197,9 @@ async def test_a_hostile_prompt_gets_a_picture(painter: Painter, prompt: str) ->
     assert opened(made.pictures[0].data).size == (32, 32)
 
 
-async def test_cancelling_ends_the_process(painter: Painter, waiting: tuple[Callable[[Progress], None], asyncio.Event]) -> None:
+async def test_cancelling_ends_the_process(
+    painter: Painter, waiting: tuple[Callable[[Progress], None], asyncio.Event]
+) -> None:
     """Cancelling ends the painting's process before the cancelled call returns."""
     on_progress, begun = waiting
     task = asyncio.create_task(

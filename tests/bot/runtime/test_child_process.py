@@ -68,9 +68,7 @@ def test_only_the_gpu_server_gets_what_its_hub_needs(monkeypatch: pytest.MonkeyP
     assert {"HF_TOKEN", "CUDA_VISIBLE_DEVICES"} <= set(scrubbed_environment(_ALLOWED_ENVIRONMENT))
 
 
-async def test_the_system_hands_a_child_no_more_than_that(
-    monkeypatch: pytest.MonkeyPatch, child: ChildProcess
-) -> None:
+async def test_the_system_hands_a_child_no_more_than_that(child: ChildProcess) -> None:
     """A child's real environment holds where Python is, and nothing else."""
     names = set((await get(child, ENVIRONMENT)).decode().splitlines())
     assert names - {"LC_CTYPE"} <= {"PATH", "LD_LIBRARY_PATH", "PYTHONPATH"}  # LC_CTYPE is Python's own
@@ -182,7 +180,7 @@ async def test_ctrl_c_does_not_reach_children(child: ChildProcess) -> None:
 
 
 async def test_nothing_is_left_of_many_children() -> None:
-    """Children that were killed, ended, or given up in the middle of their start leave no process and no pipe."""
+    """Children that were killed, ended, or given up while they started leave no process and no pipe."""
     await (await ChildProcess.start("tests.support.child")).end()  # the loop's own first files
     before = open_files()
     children = [await ChildProcess.start("tests.support.child", stderr=PIPE) for _ in range(4)]

@@ -102,7 +102,9 @@ RED, GREEN, BLUE = band(0), band(1), band(2)
         ("watercolor", light, True),
     ],
 )
-def test_a_style_word_changes_the_colours(word: str, measure: Callable[[Image.Image], float], more: bool) -> None:
+def test_a_style_word_changes_the_colours(
+    word: str, measure: Callable[[Image.Image], float], more: bool
+) -> None:
     """A style word moves the picture's colours clearly the way it says."""
     change = measure(painted(f"a cat, {word}")) - measure(plain())
     assert change * (1 if more else -1) > 3
