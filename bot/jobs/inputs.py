@@ -13,8 +13,8 @@ from typing import Final
 
 from bot.credits.limits import Limits
 from bot.errors import BotError, UnusablePicture, UserError
-from bot.pictures.child import AREA_MAX, SIDE_MAX, SIDE_MIN, SIDE_STEP, fitted_size
-from bot.pictures.pool import INPUT_BYTES_MAX, PicturePool
+from bot.pictures.pool import PicturePool
+from bot.pictures.sizes import AREA_MAX, INPUT_BYTES_MAX, SIDE_MAX, SIDE_MIN, SIDE_STEP, fitted_size
 from bot.pictures.store import PictureStore
 from db import jobs
 from db.database import Database

@@ -19,6 +19,7 @@ from typing import Final
 
 from bot.clock import DAY_S
 from bot.errors import OperatorError
+from bot.runtime.durable_files import replace_durably, sync_file, write_private
 from bot.text import counted
 from db import jobs, ledger
 from db.database import DatabaseUnusable, connect
@@ -121,8 +122,7 @@ def _copy(source: Path, target: Path, *, since: float, keep_old: bool = False) -
     if keep_old and (target / DATABASE).exists():
         _set_aside(target)
     _write(target / IDENTITY, identity.encode())
-    fresh.replace(target / DATABASE)
-    _sync_folder(target)
+    replace_durably(fresh, target / DATABASE)
     return Copied(count, len(sizes), sum(sizes))
 
 
@@ -133,7 +133,7 @@ def _copy_database(source: Path, target: Path) -> None:
         # Without a write-ahead log: the file alone is renamed, so it must be complete.
         copy.execute("PRAGMA journal_mode = DELETE")
     target.chmod(0o600)
-    _sync(target)
+    sync_file(target)
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -191,22 +191,5 @@ def _read_picture(path: Path, digest: str) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     fresh = path.with_name(path.name + _NEW)
-    with open(fresh, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_private(fresh, data)
+    replace_durably(fresh, path)
