@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from bot.errors import OperatorError
-from bot.gpu.keys import UNITS_A_CREDIT, open_keys
+from bot.gpu.api_keys import UNITS_A_CREDIT, open_keys
 
 KEYS_PATH: Final = Path("data/gpu-keys.sqlite")
 PORT: Final = 8420

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 
 from bot.errors import BackendFailed, QueueFull
-from bot.gpu.architecture import PATCH_PX
 from bot.gpu.model import Model, Words
 from bot.gpu.samplers import BY_NAME, NEED_UNGUIDED, Guess, Steps
 from bot.gpu.schedules import sigmas_of
+from bot.gpu.sd3_architecture import PATCH_PX
 from bot.params import Img2ImgParams
 
 _log = logging.getLogger(__name__)

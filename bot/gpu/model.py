@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bot.gpu.architecture import CELL_PX, CLIP_TOKENS, T5_TOKENS_MAX, T5_TOKENS_SHORT, TINY, build
 from bot.gpu.schedules import TIMES
+from bot.gpu.sd3_architecture import CELL_PX, CLIP_TOKENS, T5_TOKENS_MAX, T5_TOKENS_SHORT, TINY, build
 
 T5 = Literal["on", "off", "8bit"]
 

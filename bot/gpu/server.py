@@ -25,13 +25,13 @@ from starlette.routing import Route
 
 from bot.clock import Clock, SystemClock
 from bot.errors import BackendFailed, BotError, InvalidOption, NotAllowed, Paused, QueueFull
-from bot.gpu import wire
+from bot.gpu import request_body
+from bot.gpu.api_keys import UNITS_A_CREDIT, Charge, Keys, open_keys
 from bot.gpu.engine import Engine, Step, Ticket
-from bot.gpu.keys import UNITS_A_CREDIT, Charge, Keys, open_keys
 from bot.gpu.metrics import Meter, rendered
-from bot.gpu.records import Record, Records
+from bot.gpu.queued_requests import Record, Records
+from bot.gpu.request_body import SLUG, Order
 from bot.gpu.streaming import NDJSON, Follow, Lines, unless_gone
-from bot.gpu.wire import SLUG, Order
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class Server:
     def _answer(self, work: Work, pictures: Sequence[bytes]) -> Response:
         headers = {**work.headers, "x-generation-time": f"{self._clock.now() - work.started_s:.3f}"}
         if work.order.as_json:
-            return JSONResponse(wire.answer(pictures), headers=headers)
+            return JSONResponse(request_body.answer(pictures), headers=headers)
         return Response(pictures[0], media_type="image/jpeg", headers=headers)
 
     async def _lines(self, work: Work) -> AsyncGenerator[dict[str, Any], None]:
@@ -177,9 +177,12 @@ class Server:
         except TimeoutError:
             yield {"error": _TOO_LONG}
         except BotError as error:
-            yield {"error": str(error), "status": wire.status_of(error)}
+            yield {"error": str(error), "status": request_body.status_of(error)}
         else:
-            yield {**wire.answer(pictures), "generation_time": round(self._clock.now() - work.started_s, 3)}
+            yield {
+                **request_body.answer(pictures),
+                "generation_time": round(self._clock.now() - work.started_s, 3),
+            }
         finally:
             finish.cancel()
             await asyncio.gather(finish, return_exceptions=True)
@@ -200,11 +203,11 @@ class Server:
         async with self._bodies:
             try:
                 async with asyncio.timeout(BODY_TIMEOUT_S):
-                    body = wire.parse(await _body(request))
-                    data = await wire.picture_bytes(body.image, self._settings.image_hosts)
+                    body = request_body.parse(await _body(request))
+                    data = await request_body.picture_bytes(body.image, self._settings.image_hosts)
             except TimeoutError as error:
                 raise InvalidOption("The body took too long to arrive.") from error
-            picture = await asyncio.to_thread(wire.decode, data)
+            picture = await asyncio.to_thread(request_body.decode, data)
         return Order(body.params(), picture, body.base64)
 
     async def _accept(self, order: Order, owner: int | None, *, previews: bool = False) -> Work:
@@ -251,7 +254,7 @@ class Server:
             if self.engine.alive:
                 raise
             raise Paused(_CLOSING) from None
-        return [await asyncio.to_thread(wire.jpeg, picture) for picture in made]
+        return [await asyncio.to_thread(request_body.jpeg, picture) for picture in made]
 
     async def _give_back(self, charge: Charge | None) -> None:
         if charge is not None:
@@ -364,7 +367,7 @@ class Server:
     async def _refuse(self, _: Request, error: Exception) -> Response:
         if not isinstance(error, BotError):
             raise error
-        self.meter.refused(wire.status_of(error))
+        self.meter.refused(request_body.status_of(error))
         headers = {}
         if isinstance(error, QueueFull):
             reset = datetime.fromtimestamp(self._clock.now() + RETRY_AFTER_S, UTC).isoformat(
@@ -373,12 +376,12 @@ class Server:
             headers = {"retry-after": str(RETRY_AFTER_S), "x-rate-limit-reset-at-utc": reset}
         if isinstance(error, NotAllowed):
             headers = {"www-authenticate": "x-api-key"}
-        return _error(wire.status_of(error), str(error), headers)
+        return _error(request_body.status_of(error), str(error), headers)
 
 
 def _step_line(step: Step) -> dict[str, Any]:
     line: dict[str, Any] = {"step": step.step, "steps": step.steps}
-    return line if step.preview is None else {**line, "preview": wire.preview(step.preview)}
+    return line if step.preview is None else {**line, "preview": request_body.preview(step.preview)}
 
 
 async def _body(request: Request) -> bytes:
@@ -386,8 +389,8 @@ async def _body(request: Request) -> bytes:
     data = bytearray()
     async for piece in request.stream():
         data += piece
-        if len(data) > wire.BODY_BYTES_MAX:
-            raise InvalidOption(f"The body is longer than {wire.BODY_BYTES_MAX // 2**20} MiB.")
+        if len(data) > request_body.BODY_BYTES_MAX:
+            raise InvalidOption(f"The body is longer than {request_body.BODY_BYTES_MAX // 2**20} MiB.")
     return bytes(data)
 
 

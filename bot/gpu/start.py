@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import cast, get_args
 
 from bot.errors import OperatorError
+from bot.gpu.batch_size import measured_cells
 from bot.gpu.engine import Engine, Limits
-from bot.gpu.loading import HUB_MODEL, device_for, fit_for, load, memory_gb, quiet_libraries
-from bot.gpu.measure import measured_cells
+from bot.gpu.listen import Address, checked_door, serve
 from bot.gpu.model import FITS, T5, Model, tiny_model
+from bot.gpu.model_loading import HUB_MODEL, device_for, fit_for, load, memory_gb, quiet_libraries
 from bot.gpu.server import Server, Settings
-from bot.gpu.serving import Address, checked_door, serve
 
 _log = logging.getLogger(__name__)
 

@@ -24,11 +24,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bot.errors import BackendFailed
-from bot.gpu.architecture import CELL_PX, SD3_MEDIUM, TINY, Architecture, diffusers
+from bot.gpu.batch_size import seconds_of
 from bot.gpu.engine import Engine, Limits
-from bot.gpu.measure import seconds_of
 from bot.gpu.model import Fit, Model, Words
 from bot.gpu.schedules import SHIFT
+from bot.gpu.sd3_architecture import CELL_PX, SD3_MEDIUM, TINY, Architecture, diffusers
 from bot.params import Img2ImgParams
 
 TOKENS = 154

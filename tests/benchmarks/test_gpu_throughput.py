@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra [gpu]")
 pytest.importorskip("diffusers", reason="needs the extra [gpu]")
 
-from bot.gpu.architecture import SD3_MEDIUM, TINY  # noqa: E402  after the skip
+from bot.gpu.sd3_architecture import SD3_MEDIUM, TINY  # noqa: E402  after the skip
 from tests.benchmarks.gpu_throughput import Setup, bench_of, tera_flop  # noqa: E402  after the skip
 
 torch.set_num_threads(1)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.bot.gpu.ledgers import faults, states
+from tests.bot.gpu.key_ledger import faults, states
 
 if TYPE_CHECKING:
     from bot.gpu.engine import Engine, Limits
     from bot.gpu.model import Model
-    from tests.bot.gpu.running import Live
+    from tests.bot.gpu.live_server import Live
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +53,7 @@ def engine(new_engine: Callable[..., Engine]) -> Engine:
 @pytest.fixture
 def serve(model: Model, tmp_path: Path) -> Iterator[Callable[..., Live]]:
     """Return a maker of servers on a loopback port of their own; they end with it, all books settled."""
-    from tests.bot.gpu.running import Live  # noqa: PLC0415  absent without the extra
+    from tests.bot.gpu.live_server import Live  # noqa: PLC0415  absent without the extra
 
     keys_path = tmp_path / "keys.sqlite"
     with ExitStack() as stack:

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.support.simulated_server import a_picture
 
 if TYPE_CHECKING:
-    from tests.bot.gpu.running import Live
+    from tests.bot.gpu.live_server import Live
 
 pytest.importorskip("torch", reason="needs the extra [gpu]")
 

@@ -14,9 +14,9 @@ pytest.importorskip("diffusers", reason="needs the extra [gpu]")
 from torch import Tensor  # noqa: E402  after the skip
 
 from bot.errors import BackendFailed, QueueFull  # noqa: E402  after the skip
-from bot.gpu.architecture import TINY, build  # noqa: E402  after the skip
 from bot.gpu.engine import Cache, Engine, Limits, Step, Ticket  # noqa: E402  after the skip
 from bot.gpu.model import Model, Words  # noqa: E402  after the skip
+from bot.gpu.sd3_architecture import TINY, build  # noqa: E402  after the skip
 from bot.params import Img2ImgParams  # noqa: E402  after the skip
 
 TIMEOUT_S = 20

@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch", reason="needs the extra [gpu]")
 pytest.importorskip("diffusers", reason="needs the extra [gpu]")
 from torch import Tensor, nn  # noqa: E402  after the skip
 
-from bot.gpu.architecture import TINY, build  # noqa: E402  after the skip
 from bot.gpu.model import FITS, EightBitLinear, Fit, Model, shrink, tiny_model  # noqa: E402  after the skip
+from bot.gpu.sd3_architecture import TINY, build  # noqa: E402  after the skip
 
 
 def test_tiny_model_is_tiny_and_always_the_same(tmp_path: Path) -> None:

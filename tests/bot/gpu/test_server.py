@@ -21,9 +21,9 @@ from torch import Tensor  # noqa: E402  after the skip
 
 from bot.gpu.engine import Limits  # noqa: E402  after the skip
 from bot.gpu.model import Model  # noqa: E402  after the skip
+from bot.gpu.request_body import decode  # noqa: E402  after the skip
 from bot.gpu.server import Settings  # noqa: E402  after the skip
-from bot.gpu.wire import decode  # noqa: E402  after the skip
-from tests.bot.gpu.running import Live  # noqa: E402  after the skip
+from tests.bot.gpu.live_server import Live  # noqa: E402  after the skip
 from tests.bot.gpu.test_engine import Cramped, Gate, levels_off  # noqa: E402  after the skip
 
 V1, V2 = "/v1/sd3-med-img2img", "/v2/sd3-med-img2img"

@@ -12,8 +12,8 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNot
 from safetensors import SafetensorError, safe_open
 
 from bot.errors import OperatorError
-from bot.gpu.architecture import SD3_MEDIUM, Architecture, diffusers, transformers, write_configs
 from bot.gpu.model import FITS, T5, Fit, Model
+from bot.gpu.sd3_architecture import SD3_MEDIUM, Architecture, diffusers, transformers, write_configs
 
 #: The model as its makers publish it, in diffusers' layout; gated, so that an access token is needed.
 HUB_MODEL: Final = "stabilityai/stable-diffusion-3-medium-diffusers"

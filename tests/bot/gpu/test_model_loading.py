@@ -18,9 +18,9 @@ from huggingface_hub.errors import (  # noqa: E402  after the skip
 from safetensors.torch import save_file  # noqa: E402  after the skip
 
 from bot.errors import OperatorError  # noqa: E402  after the skip
-from bot.gpu.architecture import TINY, build  # noqa: E402  after the skip
-from bot.gpu.loading import _hub_sentence, device_for, fit_for, from_file, load  # noqa: E402  after the skip
 from bot.gpu.model import FITS, Fit, Model  # noqa: E402  after the skip
+from bot.gpu.model_loading import _hub_sentence, device_for, fit_for, from_file, load  # noqa: E402  after the skip
+from bot.gpu.sd3_architecture import TINY, build  # noqa: E402  after the skip
 from tests.bot.gpu import original_layout  # noqa: E402  after the skip
 
 CPU = torch.device("cpu")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import uvicorn
 
+from bot.gpu.api_keys import open_keys
 from bot.gpu.engine import Engine, Limits
-from bot.gpu.keys import open_keys
+from bot.gpu.listen import Address, configured
 from bot.gpu.model import Model
 from bot.gpu.server import Server, Settings
-from bot.gpu.serving import Address, configured
 
 START_TIMEOUT_S = 30
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import uvicorn
 
 from bot.errors import OperatorError
-from bot.gpu.keys import open_keys
+from bot.gpu.api_keys import open_keys
 from bot.gpu.server import Server
 
 KEEP_ALIVE_S = 65

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra [gpu]")
 pytest.importorskip("diffusers", reason="needs the extra [gpu]")
 
-from bot.gpu.measure import measured_cells, rows_worth_it, seconds_of  # noqa: E402  after the skip
+from bot.gpu.batch_size import measured_cells, rows_worth_it, seconds_of  # noqa: E402  after the skip
 from bot.gpu.model import Model  # noqa: E402  after the skip
 
 

@@ -27,9 +27,9 @@ from bot.errors import (
     QueueFull,
     UnusablePicture,
 )
-from bot.gpu.architecture import PATCH_PX
-from bot.gpu.keys import UNITS_A_CREDIT
+from bot.gpu.api_keys import UNITS_A_CREDIT
 from bot.gpu.samplers import calls_of
+from bot.gpu.sd3_architecture import PATCH_PX
 from bot.params import SEED_MAX, Img2ImgParams
 
 SLUG: Final = "sd3-med-img2img"

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from bot.errors import NotAllowed, NotEnoughCredits, OperatorError
-from bot.gpu.keys import ORPHANED_AFTER_S, Keys, open_keys
+from bot.gpu.api_keys import ORPHANED_AFTER_S, Keys, open_keys
 from db.database import connect, open_database
-from tests.bot.gpu.ledgers import faults, states
+from tests.bot.gpu.key_ledger import faults, states
 from tests.support.clock import HandClock
 
 ROOT = Path(__file__).parents[3]
@@ -28,7 +28,7 @@ SPENDS = """
 import asyncio, sys
 from pathlib import Path
 from bot.errors import NotEnoughCredits
-from bot.gpu.keys import open_keys
+from bot.gpu.api_keys import open_keys
 
 async def main(name, path):
     kept = 0
@@ -51,7 +51,7 @@ asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
 DIES = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from bot.gpu.keys import open_keys
+from bot.gpu.api_keys import open_keys
 
 async def main(path):
     async with open_keys(path) as keys:

@@ -15,7 +15,7 @@ from PIL import Image  # noqa: E402  after the skip
 
 from bot import errors  # noqa: E402  after the skip
 from bot.errors import BotError, InvalidOption, UnusablePicture  # noqa: E402  after the skip
-from bot.gpu.wire import (  # noqa: E402  after the skip
+from bot.gpu.request_body import (  # noqa: E402  after the skip
     PICTURE_BYTES_MAX,
     Order,
     _bounded,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bot.errors import JobGone
-from bot.gpu.records import RECORD_KEPT_S, RECORDS_MAX, Record, Records
+from bot.gpu.queued_requests import RECORD_KEPT_S, RECORDS_MAX, Record, Records
 from tests.support.clock import HandClock
 
 

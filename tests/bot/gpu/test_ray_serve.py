@@ -19,7 +19,7 @@ pytest.importorskip("diffusers", reason="needs the extra [gpu]")
 from PIL import Image
 
 from bot.errors import OperatorError
-from bot.gpu.deploy import Scale, deployment
+from bot.gpu.ray_serve import Scale, deployment
 from bot.gpu.start import Start
 
 HAS_RAY = find_spec("ray") is not None
