@@ -25,7 +25,7 @@ from bot.gpu.cache import Cache
 from bot.gpu.model import Model, PromptEmbedding
 from bot.gpu.samplers import BY_NAME, NEED_UNGUIDED, Prediction, SamplerSteps
 from bot.gpu.schedules import sigmas_of
-from bot.gpu.tickets import Step, Ticket
+from bot.gpu.tickets import PictureTicket, Step
 from bot.params import Img2ImgParams
 
 _log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Counters:
 class _LivePicture:
     """A picture being made: its sampler, and the `query` (x, sigma) that the sampler wants predicted next."""
 
-    ticket: Ticket
+    ticket: PictureTicket
     sampler: SamplerSteps
     sigmas: tuple[float, ...]
     query: tuple[Tensor, float]
@@ -109,14 +109,14 @@ class ContinuousBatch:
     def __len__(self) -> int:
         return len(self._live)
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, ticket: PictureTicket) -> None:
         """Encode a ticket's prompt and picture and start its sampler."""
         try:
             self._start(ticket)
         except Exception as error:  # noqa: BLE001  whatever one picture breaks must not stop the others
             self._fail(ticket, error)
 
-    def _start(self, ticket: Ticket) -> None:
+    def _start(self, ticket: PictureTicket) -> None:
         params, source = ticket.params, ticket.source
         sigmas = sigmas_of(
             scheduler=params.scheduler,
@@ -126,7 +126,7 @@ class ContinuousBatch:
         )
         if not sigmas:
             # Strength 0: the answer is the input, which the VAE would only blur.
-            self._complete(ticket, source.picture)
+            self.counters.pictures += ticket.complete(source.picture)
             return
         latent = self.latents.get(source.digest, partial(self._model.encode, source.picture))
         embeddings = self._embed_prompts(params)
@@ -229,7 +229,7 @@ class ContinuousBatch:
         preview = self._model.preview(prediction.denoised) if live.ticket.previews else None
         live.ticket.on_step(Step(step, steps, preview))
 
-    def _decode(self, ticket: Ticket, latent: Tensor) -> None:
+    def _decode(self, ticket: PictureTicket, latent: Tensor) -> None:
         try:
             if not latent.isfinite().all():
                 raise ArithmeticError("the sampler ended on numbers that are not finite")  # noqa: TRY301  one path
@@ -237,12 +237,9 @@ class ContinuousBatch:
         except Exception as error:  # noqa: BLE001  whatever one picture breaks must not stop the others
             self._fail(ticket, error)
         else:
-            self._complete(ticket, picture)
+            self.counters.pictures += ticket.complete(picture)
 
-    def _complete(self, ticket: Ticket, picture: Tensor) -> None:
-        self.counters.pictures += ticket.complete(picture)
-
-    def _fail(self, ticket: Ticket, error: Exception) -> None:
+    def _fail(self, ticket: PictureTicket, error: Exception) -> None:
         self.counters.failed += 1
         _log.error("A picture failed", exc_info=error)
         ticket.fail(error)

@@ -13,7 +13,7 @@ from bot.errors import QueueFull
 from bot.gpu.continuous_batch import ContinuousBatch, EngineLimits
 from bot.gpu.model import Model
 from bot.gpu.sd3_architecture import PATCH_PX
-from bot.gpu.tickets import OnStep, Source, Ticket
+from bot.gpu.tickets import OnStep, PictureTicket, SourcePicture
 from bot.params import Img2ImgParams
 
 #: Encoding a prompt and a picture holds up the live pictures, so only a few join at each tick.
@@ -29,7 +29,7 @@ class Engine:
         self.counters = self._batch.counters
         self.embeddings = self._batch.embeddings
         self.latents = self._batch.latents
-        self._waiting: deque[Ticket] = deque()
+        self._waiting: deque[PictureTicket] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -52,7 +52,7 @@ class Engine:
         on_step: OnStep | None = None,
         *,
         previews: bool = False,
-    ) -> Ticket:
+    ) -> PictureTicket:
         """Ask for one picture (sample 0 of `params`) from `picture`, bytes [height, width, 3].
 
         Both sides must be multiples of 16. `on_step` is called on the engine's thread and must
@@ -67,7 +67,7 @@ class Engine:
         on_step: OnStep | None = None,
         *,
         previews: bool = False,
-    ) -> list[Ticket]:
+    ) -> list[PictureTicket]:
         """Ask for several pictures from one: all of them, or `QueueFull` and none.
 
         Only the first one's steps are reported: samples run side by side, so it stands for all of them.
@@ -75,9 +75,9 @@ class Engine:
         height, width, _ = picture.shape
         if height % PATCH_PX or width % PATCH_PX:
             raise ValueError(f"{width} x {height}: both sides must be multiples of {PATCH_PX}")
-        source = Source.of(picture)
-        tickets = [Ticket(samples[0], source, on_step, previews=previews)]
-        tickets += [Ticket(params, source, None, previews=False) for params in samples[1:]]
+        source = SourcePicture.of(picture)
+        tickets = [PictureTicket(samples[0], source, on_step, previews=previews)]
+        tickets += [PictureTicket(params, source, None, previews=False) for params in samples[1:]]
         with self._changed:
             self._drop_cancelled()
             if self._closing or len(self._waiting) + len(tickets) > self.limits.waiting:

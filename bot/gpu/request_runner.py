@@ -15,7 +15,7 @@ from bot.gpu.engine import Engine
 from bot.gpu.metrics import RequestMetrics
 from bot.gpu.request_body import GenerationRequest
 from bot.gpu.streaming import StepFeed
-from bot.gpu.tickets import Ticket
+from bot.gpu.tickets import PictureTicket
 
 #: As long as the vendor's SDK polls for a picture.
 REQUEST_TIMEOUT_S: Final = 600.0
@@ -30,7 +30,7 @@ class AcceptedRequest:
     id: str
     request: GenerationRequest
     charge: Charge | None
-    tickets: list[Ticket]
+    tickets: list[PictureTicket]
     steps: StepFeed
     accepted_s: float
 

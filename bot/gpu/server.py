@@ -53,7 +53,7 @@ _GATEWAY_TIMEOUT: Final = 504
 
 
 @dataclass(frozen=True, slots=True)
-class ServerSettings:
+class GpuServerSettings:
     """How the application answers.
 
     `label` names the model; `open_without_keys` lets everybody in while there is no key, which only a
@@ -71,7 +71,7 @@ class Server:
     """The routes and what they share. The server owns the engine, and closes it when it ends."""
 
     def __init__(
-        self, engine: Engine, keys_path: Path, settings: ServerSettings, clock: Clock | None = None
+        self, engine: Engine, keys_path: Path, settings: GpuServerSettings, clock: Clock | None = None
     ) -> None:
         self._engine = engine
         self._keys_path = keys_path

@@ -14,7 +14,7 @@ from bot.gpu.engine import Engine
 from bot.gpu.listen import Address, require_keys_unless_loopback, serve
 from bot.gpu.model import MEMORY_MODES, T5, Model, tiny_model
 from bot.gpu.model_loading import HUB_MODEL, device_for, load, memory_gb, memory_mode_for, quiet_libraries
-from bot.gpu.server import Server, ServerSettings
+from bot.gpu.server import GpuServerSettings, Server
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def build_server(options: StartOptions) -> Server:
     """Load the model and return the server around it. Raises `OperatorError`."""
     quiet_libraries()
     model = load_model(options)
-    settings = ServerSettings(
+    settings = GpuServerSettings(
         label=public_label(options),
         open_without_keys=Address(options.host, options.port).is_loopback,
         image_hosts=options.image_hosts,

@@ -41,7 +41,7 @@ class Source:
         return cls(picture, hashlib.sha256(shape + picture.numpy().tobytes()).hexdigest())
 
 
-class Ticket:
+class PictureTicket:
     """One requested picture. Any thread may wait for `result` or cancel; the engine's thread ends it."""
 
     def __init__(

@@ -15,7 +15,7 @@ from bot.gpu.engine import Engine
 from bot.gpu.key_file import open_keys
 from bot.gpu.listen import Address, uvicorn_config
 from bot.gpu.model import Model
-from bot.gpu.server import Server, ServerSettings
+from bot.gpu.server import GpuServerSettings, Server
 
 START_TIMEOUT_S = 30
 
@@ -28,12 +28,12 @@ class LiveServer:
         model: Model,
         keys_path: Path,
         *,
-        settings: ServerSettings | None = None,
+        settings: GpuServerSettings | None = None,
         limits: EngineLimits | None = None,
     ) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._keys_path = keys_path
-        self._settings = settings or ServerSettings(label="tiny", open_without_keys=True)
+        self._settings = settings or GpuServerSettings(label="tiny", open_without_keys=True)
         self._limits = limits
         self._ready = threading.Event()
         self._uvicorn: uvicorn.Server

@@ -13,7 +13,7 @@ from bot.errors import QueueFull  # noqa: E402  after the skip
 from bot.gpu.continuous_batch import EngineLimits  # noqa: E402  after the skip
 from bot.gpu.engine import Engine  # noqa: E402  after the skip
 from bot.gpu.model import Model  # noqa: E402  after the skip
-from bot.gpu.tickets import Ticket  # noqa: E402  after the skip
+from bot.gpu.tickets import PictureTicket  # noqa: E402  after the skip
 from tests.bot.gpu.model_stand_ins import MIXED, TIMEOUT_S, GatedModel, picture  # noqa: E402  after the skip
 
 
@@ -48,7 +48,7 @@ def test_closing_cancels_what_is_left(model: Model) -> None:
     """Closing the engine ends every wait."""
     gate = GatedModel(model)
     engine = Engine(gate, EngineLimits(live=1))  # type: ignore[arg-type]  # a stand-in for the card
-    tickets: list[Ticket] = [engine.submit(MIXED[0], picture()) for _ in range(3)]
+    tickets: list[PictureTicket] = [engine.submit(MIXED[0], picture()) for _ in range(3)]
     assert gate.reached.wait(TIMEOUT_S)
     threading.Timer(0.05, gate.go.set).start()
     engine.close()

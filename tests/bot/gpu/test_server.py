@@ -22,7 +22,7 @@ from torch import Tensor  # noqa: E402  after the skip
 from bot.gpu.continuous_batch import EngineLimits  # noqa: E402  after the skip
 from bot.gpu.model import Model  # noqa: E402  after the skip
 from bot.gpu.picture_files import decode  # noqa: E402  after the skip
-from bot.gpu.server import ServerSettings  # noqa: E402  after the skip
+from bot.gpu.server import GpuServerSettings  # noqa: E402  after the skip
 from tests.bot.gpu.live_server import LiveServer  # noqa: E402  after the skip
 from tests.bot.gpu.model_stand_ins import CrampedModel, GatedModel, levels_off  # noqa: E402  after the skip
 
@@ -200,7 +200,9 @@ def test_steps_are_streamed_line_by_line(client: httpx.Client) -> None:
 def test_stream_stays_alive_while_it_waits(serve: Callable[..., LiveServer], model: Model) -> None:
     """While a request waits its stream repeats where it stands, so that nobody takes it for dead."""
     gate = GatedModel(model)
-    live = serve(model=gate, settings=ServerSettings(label="tiny", open_without_keys=True, heartbeat_s=0.05))
+    live = serve(
+        model=gate, settings=GpuServerSettings(label="tiny", open_without_keys=True, heartbeat_s=0.05)
+    )
     headers = {"accept": "application/x-ndjson"}
     with (
         httpx.Client(base_url=live.url, timeout=TIMEOUT_S, trust_env=False) as client,
@@ -375,7 +377,7 @@ def test_keyless_balance_never_runs_out(client: httpx.Client) -> None:
 def test_pictures_are_fetched_only_from_allowed_hosts(serve: Callable[..., LiveServer]) -> None:
     """Only https addresses on allowed hosts are fetched; others are refused without a request."""
     live = serve(
-        settings=ServerSettings(label="tiny", open_without_keys=True, image_hosts=frozenset({"127.0.0.1"}))
+        settings=GpuServerSettings(label="tiny", open_without_keys=True, image_hosts=frozenset({"127.0.0.1"}))
     )
     with httpx.Client(base_url=live.url, timeout=TIMEOUT_S, trust_env=False) as client:
         refused = client.post(V1, json=body(image="http://127.0.0.1:9/cat.png"))
