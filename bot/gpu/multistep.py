@@ -9,7 +9,9 @@ from typing import Final
 
 import numpy as np
 
+#: Gauss quadrature with 8 points is exact up to degree 15; the polynomials here have degree 3 at most.
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
+#: A step this many times as long as the last one ignores the past: see `adams_weights`.
 _LOOKBACK_RATIO_MAX: Final = 4.0
 
 
@@ -17,7 +19,7 @@ _LOOKBACK_RATIO_MAX: Final = 4.0
 class Series:
     """How a solver remembers: at most `order` slopes, as a polynomial in `time_of(sigma)`.
 
-    `even` takes all steps for equally long, whatever they are.
+    `even` assumes that all steps are equally long, whatever they are.
     """
 
     order: int
@@ -26,11 +28,11 @@ class Series:
 
 
 def adams_weights(past: Sequence[float], to: float, series: Series) -> list[float]:
-    """Return what each remembered slope counts in the step from `past[0]` to `to`, in sigma.
+    """Return the weight of each remembered slope in the step from `past[0]` to `to`, in sigma.
 
-    `past` are the sigmas of the slopes, newest first. The integral of the polynomial through the
+    `past` are the sigmas of the slopes, newest first. The weights integrate the polynomial through the
     slopes (Hairer, Norsett and Wanner, "Solving Ordinary Differential Equations I", III.1). A step more
-    than four times as long as the last one looks back at nothing: extrapolating so far would multiply
+    than four times as long as the last one uses the newest slope alone: extrapolating so far would multiply
     rounding errors, which happens where a tiny strength makes tiny steps and one last long one.
     """
     s = past[0]
@@ -59,9 +61,9 @@ def _lagrange(nodes: Sequence[float], j: int, time: float) -> float:
 
 
 def unipc_weights(nodes: Sequence[float], h: float, *, bh2: bool) -> list[float]:
-    """Return what each difference quotient counts in a UniPC step of length h (in log sigma).
+    """Return the weight of each difference quotient in a UniPC step of length h (in log sigma).
 
-    `nodes` are where the other guesses lie, in steps from the present one: negative for those
+    `nodes` are where the other predictions lie, in steps from the present one: negative for those
     remembered, 1 for the one just made at the step's end. Zhao et al. 2023 (arXiv 2302.04867),
     theorem 3.1, for data prediction; with a single node both B(h) keep the paper's 1/2.
     """
@@ -74,7 +76,7 @@ def unipc_weights(nodes: Sequence[float], h: float, *, bh2: bool) -> list[float]
 
 
 def _moments(h: float, count: int) -> list[float]:
-    """Return `k! * h * phi_(k+1)(-h)` for k from 1 to `count`, the right side without its B(h)."""
+    """Return `-h * k! * phi_(k+1)(-h)` for k from 1 to `count`: the theorem's right side times -B(h)."""
     phi, factorial = math.expm1(-h) / -h - 1, 1.0
     moments = []
     for k in range(1, count + 1):

@@ -1,7 +1,7 @@
-"""The 27 samplers of the contract, as generators that ask for a denoised picture and get it sent.
+"""The 27 samplers of the contract, as generators that ask for predictions and are sent them.
 
-A sampler yields `(x, sigma)` and is sent back a `Guess`; what it returns is x at the last
-sigma. So one engine can step many of them in one forward, and none knows of the others.
+A sampler yields `(x, sigma)` and is sent back a `Prediction`; what it returns is x at the last
+sigma. So one engine can step many of them in one forward, and none depends on the others.
 
 Everywhere `x = (1 - sigma) * picture + sigma * noise`, a rectified flow, with `alpha = 1 - sigma`.
 Its ODE is `dx/dsigma = (x - denoised) / sigma`, which is that of Karras et al. 2022
@@ -24,26 +24,26 @@ import torch
 from torch import Tensor
 
 from bot.gpu.multistep import Series, adams_weights, unipc_weights
-from bot.gpu.schedules import unshifted
+from bot.gpu.schedules import time_at_sigma
 from bot.params import SAMPLERS
 
 
-class Guess(NamedTuple):
-    """What the model takes for the picture behind x: with guidance, and without any."""
+class Prediction(NamedTuple):
+    """What the model predicts as the picture behind x: with guidance, and without any."""
 
     denoised: Tensor
     unguided: Tensor
 
 
 Noise: TypeAlias = Callable[[], Tensor]
-Steps: TypeAlias = Generator[tuple[Tensor, float], Guess, Tensor]
-Sampler: TypeAlias = Callable[[Tensor, Sequence[float], Noise], Steps]
+SamplerSteps: TypeAlias = Generator[tuple[Tensor, float], Prediction, Tensor]
+Sampler: TypeAlias = Callable[[Tensor, Sequence[float], Noise], SamplerSteps]
 
-#: Samplers that need `Guess.unguided`, also where the guidance scale is 1.
+#: Samplers that need `Prediction.unguided`, also where the guidance scale is 1.
 NEED_UNGUIDED: Final = frozenset({"euler_pp", "euler_ancestral_pp"})
 
-#: Model calls a step of those that make more than one; `dpm_adaptive` makes about as many, whatever is asked.
-_CALLS_A_STEP: Final = {
+#: Model calls a step of the samplers that make more than one; the price counts calls.
+_CALLS_PER_STEP: Final = {
     "heun": 2,
     "heunpp2": 3,
     "dpm_2": 2,
@@ -52,16 +52,22 @@ _CALLS_A_STEP: Final = {
     "dpmpp_sde": 2,
     "dpmpp_sde_gpu": 2,
 }
+#: `dpm_adaptive` picks its own steps: about this many calls, whatever number is asked for.
 _ADAPTIVE_CALLS: Final = 30
+#: Bounds the calls of a picture on which the error never becomes small enough.
 _ADAPTIVE_TRIES_MAX: Final = 40
+#: k-diffusion's defaults: first step in log sigma, acceptance threshold, and the rest that counts as done.
 _ADAPTIVE_FIRST_STEP: Final = 0.05
 _ADAPTIVE_ACCEPTED: Final = 0.81
 _ADAPTIVE_REST: Final = 1e-5
+#: The error allowed, relative and absolute: k-diffusion's defaults as well.
+_ADAPTIVE_RELATIVE_ERROR: Final = 0.05
+_ADAPTIVE_ABSOLUTE_ERROR: Final = 0.0078
 
 
-def calls_of(sampler: str, steps: int) -> int:
-    """Return about how many times a sampler asks the model in `steps` steps: what a picture costs."""
-    return _ADAPTIVE_CALLS if sampler == "dpm_adaptive" else steps * _CALLS_A_STEP.get(sampler, 1)
+def model_calls(sampler: str, steps: int) -> int:
+    """Return about how many times a sampler calls the model in `steps` steps: what a picture costs."""
+    return _ADAPTIVE_CALLS if sampler == "dpm_adaptive" else steps * _CALLS_PER_STEP.get(sampler, 1)
 
 
 def _slope(x: Tensor, sigma: float, denoised: Tensor) -> Tensor:
@@ -83,23 +89,24 @@ def _sigma_at(half_log_snr: float) -> float:
     return 1 / (1 + math.exp(half_log_snr))
 
 
-def _down(s: float, t: float) -> float:
+def _ancestral_sigma(s: float, t: float) -> float:
     """Return the sigma below t to go to so that fresh noise can lift x back to t: `t * t / s`."""
     return t * t / s
 
 
-def _renoised(x: Tensor, down: float, t: float, noise: Noise) -> Tensor:
+def _add_noise(x: Tensor, down: float, t: float, noise: Noise) -> Tensor:
     """Return x lifted from sigma `down` to sigma `t` by fresh noise.
 
-    The flow's forward step: scale by the ratio of alphas, add what variance is missing.
+    The flow's forward step: scale by the ratio of alphas, add the variance that is missing.
     """
     if t <= 0:
         return x
     ratio = (1 - t) / (1 - down)
+    # The difference can round to just below 0.
     return ratio * x + math.sqrt(max(t * t - (ratio * down) ** 2, 0.0)) * noise()
 
 
-def euler(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+def euler(x: Tensor, sigmas: Sequence[float], _: Noise) -> SamplerSteps:
     """Euler's method on the flow: Karras et al. 2022, algorithm 2 without churn. `ddim` is the same here.
 
     DDIM (Song et al. 2020, arXiv 2010.02502, eta 0) goes to `alpha_t * denoised + t * noise` with the
@@ -111,36 +118,38 @@ def euler(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
     return x
 
 
-def euler_ancestral(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+def euler_ancestral(x: Tensor, sigmas: Sequence[float], noise: Noise) -> SamplerSteps:
     """Euler to a lower sigma, then fresh noise: k-diffusion's ancestral step in the flow's own scales."""
     for s, t in pairwise(sigmas):
         denoised = (yield x, s).denoised
-        x = _renoised(_toward(x, denoised, s, _down(s, t)), _down(s, t), t, noise)
+        x = _add_noise(_toward(x, denoised, s, _ancestral_sigma(s, t)), _ancestral_sigma(s, t), t, noise)
     return x
 
 
-def _plus_plus(x: Tensor, guess: Guess, s: float, t: float) -> Tensor:
-    noise = (x - (1 - s) * guess.unguided) / s
-    return (1 - t) * guess.denoised + t * noise
+def _cfg_pp_step(x: Tensor, prediction: Prediction, s: float, t: float) -> Tensor:
+    noise = (x - (1 - s) * prediction.unguided) / s
+    return (1 - t) * prediction.denoised + t * noise
 
 
-def euler_pp(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
-    """CFG++ (Chung et al. 2024, arXiv 2406.08070, algorithm 2): the noise is read off the unguided guess."""
+def euler_pp(x: Tensor, sigmas: Sequence[float], _: Noise) -> SamplerSteps:
+    """CFG++ (Chung et al. 2024, arXiv 2406.08070, algorithm 2): noise is read off the unguided prediction."""
     for s, t in pairwise(sigmas):
-        guess = yield x, s
-        x = _plus_plus(x, guess, s, t)
+        prediction = yield x, s
+        x = _cfg_pp_step(x, prediction, s, t)
     return x
 
 
-def euler_ancestral_pp(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+def euler_ancestral_pp(x: Tensor, sigmas: Sequence[float], noise: Noise) -> SamplerSteps:
     """CFG++ to a lower sigma, then fresh noise, as `euler_ancestral` does it."""
     for s, t in pairwise(sigmas):
-        guess = yield x, s
-        x = _renoised(_plus_plus(x, guess, s, _down(s, t)), _down(s, t), t, noise)
+        prediction = yield x, s
+        x = _add_noise(
+            _cfg_pp_step(x, prediction, s, _ancestral_sigma(s, t)), _ancestral_sigma(s, t), t, noise
+        )
     return x
 
 
-def heun(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+def heun(x: Tensor, sigmas: Sequence[float], _: Noise) -> SamplerSteps:
     """Heun's method: Karras et al. 2022, algorithm 1; Euler for the step to 0. Two calls a step."""
     for s, t in pairwise(sigmas):
         d = _slope(x, s, (yield x, s).denoised)
@@ -151,7 +160,7 @@ def heun(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
     return x
 
 
-def heunpp2(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+def heunpp2(x: Tensor, sigmas: Sequence[float], _: Noise) -> SamplerSteps:
     """Heun with up to two looks ahead, weighted by their sigmas: "Heun++" of the web user interfaces.
 
     A slope seen ahead counts `its sigma / ((looks + 1) * first sigma)`, the present one the rest.
@@ -169,14 +178,14 @@ def heunpp2(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
     return x
 
 
-def _midpoint(x: Tensor, d: Tensor, s: float, t: float) -> Steps:
+def _midpoint(x: Tensor, d: Tensor, s: float, t: float) -> SamplerSteps:
     """Go from s to t > 0 on the slope at their geometric mean: DPM-Solver-2 with r = 1/2."""
     m = math.sqrt(s * t)
     middle = x + d * (m - s)
     return x + _slope(middle, m, (yield middle, m).denoised) * (t - s)
 
 
-def dpm_2(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+def dpm_2(x: Tensor, sigmas: Sequence[float], _: Noise) -> SamplerSteps:
     """DPM-Solver-2 (Lu et al. 2022, arXiv 2206.00927, algorithm 1), Euler to 0. Two calls a step."""
     for s, t in pairwise(sigmas):
         denoised = (yield x, s).denoised
@@ -187,30 +196,30 @@ def dpm_2(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
     return x
 
 
-def dpm_2_ancestral(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+def dpm_2_ancestral(x: Tensor, sigmas: Sequence[float], noise: Noise) -> SamplerSteps:
     """DPM-Solver-2 to a lower sigma, then fresh noise. Two calls a step."""
     for s, t in pairwise(sigmas):
         denoised = (yield x, s).denoised
         if t > 0:
-            x = yield from _midpoint(x, _slope(x, s, denoised), s, _down(s, t))
+            x = yield from _midpoint(x, _slope(x, s, denoised), s, _ancestral_sigma(s, t))
         else:
             x = _toward(x, denoised, s, t)
-        x = _renoised(x, _down(s, t), t, noise)
+        x = _add_noise(x, _ancestral_sigma(s, t), t, noise)
     return x
 
 
-def dpmpp_2s_ancestral(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+def dpmpp_2s_ancestral(x: Tensor, sigmas: Sequence[float], noise: Noise) -> SamplerSteps:
     """DPM-Solver++(2S) (Lu et al. 2022, arXiv 2211.01095, algorithm 1) to a lower sigma, then fresh noise."""
     for s, t in pairwise(sigmas):
         denoised = (yield x, s).denoised
         if t > 0:
-            m = math.sqrt(s * _down(s, t))
+            m = math.sqrt(s * _ancestral_sigma(s, t))
             denoised = (yield _toward(x, denoised, s, m), m).denoised
-        x = _renoised(_toward(x, denoised, s, _down(s, t)), _down(s, t), t, noise)
+        x = _add_noise(_toward(x, denoised, s, _ancestral_sigma(s, t)), _ancestral_sigma(s, t), t, noise)
     return x
 
 
-def _adams(x: Tensor, sigmas: Sequence[float], series: Series) -> Steps:
+def _adams(x: Tensor, sigmas: Sequence[float], series: Series) -> SamplerSteps:
     past: list[tuple[float, Tensor]] = []
     for s, t in pairwise(sigmas):
         past = [(s, _slope(x, s, (yield x, s).denoised)), *past][: series.order]
@@ -220,7 +229,7 @@ def _adams(x: Tensor, sigmas: Sequence[float], series: Series) -> Steps:
     return x
 
 
-def lms(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+def lms(x: Tensor, sigmas: Sequence[float], _: Noise) -> SamplerSteps:
     """Linear multistep of order 4 on uneven steps: Adams and Bashforth's, with exact integrals.
 
     `ipndm_v` is the same arithmetic: PNDM's weights (Liu et al. 2022, arXiv 2202.09778) made for uneven
@@ -229,20 +238,20 @@ def lms(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
     return _adams(x, sigmas, Series(order=4))
 
 
-def ipndm(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+def ipndm(x: Tensor, sigmas: Sequence[float], _: Noise) -> SamplerSteps:
     """Improved PNDM (Zhang and Chen 2022, arXiv 2204.13902): the weights of even steps on every schedule."""
     return _adams(x, sigmas, Series(order=4, even=True))
 
 
-def deis(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+def deis(x: Tensor, sigmas: Sequence[float], _: Noise) -> SamplerSteps:
     """DEIS tAB (Zhang and Chen 2022, arXiv 2204.13902) of order 3: slopes as polynomials in time."""
-    return _adams(x, sigmas, Series(order=3, time_of=unshifted))
+    return _adams(x, sigmas, Series(order=3, time_of=time_at_sigma))
 
 
-def _third(
+def _dpm_solver_3(
     x: Tensor, d: Tensor, s: float, t: float
-) -> Generator[tuple[Tensor, float], Guess, tuple[Tensor, Tensor]]:
-    """Take one step of DPM-Solver-3 and of the DPM-Solver-2 inside it: (second order, third order)."""
+) -> Generator[tuple[Tensor, float], Prediction, tuple[Tensor, Tensor]]:
+    """Take one step of DPM-Solver-3; return it at second order (the DPM-Solver-2 inside it) and at third."""
     h = math.log(s / t)
     m1, m2 = s * math.exp(-h / 3), s * math.exp(-2 * h / 3)
     at_1 = x + d * (m1 - s)
@@ -264,27 +273,27 @@ def _fast_sigmas(high: float, low: float, steps: int) -> list[float]:
     return [high * (low / high) ** (i / steps) for i in range(steps + 1)]
 
 
-def _of_order(order: int, x: Tensor, d: Tensor, s: float, t: float) -> Steps:
+def _step_of_order(order: int, x: Tensor, d: Tensor, s: float, t: float) -> SamplerSteps:
     match order:
         case 1:
             return x + d * (t - s)
         case 2:
             return (yield from _midpoint(x, d, s, t))
         case _:
-            return (yield from _third(x, d, s, t))[1]
+            return (yield from _dpm_solver_3(x, d, s, t))[1]
 
 
-def dpm_fast(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+def dpm_fast(x: Tensor, sigmas: Sequence[float], noise: Noise) -> SamplerSteps:
     """DPM-Solver-fast (Lu et al. 2022, arXiv 2206.00927, section 3.4): one call for each step asked for.
 
-    Of the schedule it keeps the ends alone, and steps evenly in log sigma between them; the
+    It keeps only the ends of the schedule, and steps evenly in log sigma between them; the
     last call takes the lowest sigma to 0, where the schedule ends there.
     """
     ends = _ends(sigmas)
     orders = _orders(len(sigmas) - (2 if sigmas[-1] == 0 else 1))
     for order, (s, t) in zip(orders, pairwise(_fast_sigmas(*ends, max(len(orders), 1))), strict=False):
         d = _slope(x, s, (yield x, s).denoised)
-        x = yield from _of_order(order, x, d, s, t)
+        x = yield from _step_of_order(order, x, d, s, t)
     return (yield from euler(x, [ends[1], sigmas[-1]], noise)) if sigmas[-1] == 0 else x
 
 
@@ -292,11 +301,11 @@ def _ends(sigmas: Sequence[float]) -> tuple[float, float]:
     return sigmas[0], sigmas[-2] if sigmas[-1] == 0 else sigmas[-1]
 
 
-def dpm_adaptive(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+def dpm_adaptive(x: Tensor, sigmas: Sequence[float], noise: Noise) -> SamplerSteps:
     """DPM-Solver-23, each step as long as its error allows (Lu et al. 2022, arXiv 2206.00927, appendix C).
 
-    Order 3 with the order 2 inside it, tolerances 0.0078 and 5 %, first step 0.05 in log sigma, three
-    calls a try. Of the schedule it keeps the ends alone. After 40 tries it takes the rest in one step.
+    Order 3 with the order 2 inside it, three calls a try; tolerances and first step are k-diffusion's.
+    It keeps only the ends of the schedule. After 40 tries it takes the rest in one step.
     """
     s, low = _ends(sigmas)
     before, h, tries = x, _ADAPTIVE_FIRST_STEP, 0
@@ -304,21 +313,24 @@ def dpm_adaptive(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
         tries += 1
         t = low if tries > _ADAPTIVE_TRIES_MAX else max(low, s * math.exp(-h))
         d = _slope(x, s, (yield x, s).denoised)
-        second, third = yield from _third(x, d, s, t)
-        factor = _room(second, third, before) ** (1 / 3)
+        second, third = yield from _dpm_solver_3(x, d, s, t)
+        factor = _tolerance_ratio(second, third, before) ** (1 / 3)
         if factor >= _ADAPTIVE_ACCEPTED or tries > _ADAPTIVE_TRIES_MAX:
             x, before, s = third, second, t
         h *= 1 + math.atan(factor - 1)
     return (yield from euler(x, [low, sigmas[-1]], noise)) if sigmas[-1] == 0 else x
 
 
-def _room(second: Tensor, third: Tensor, before: Tensor) -> float:
-    """Return how many times the error between two orders fits into what is tolerated."""
-    tolerated = (0.05 * torch.maximum(second.abs(), before.abs())).clamp_min(0.0078)
+def _tolerance_ratio(second: Tensor, third: Tensor, before: Tensor) -> float:
+    """Return how many times the error, the difference between two orders, fits into what is tolerated."""
+    tolerated = (_ADAPTIVE_RELATIVE_ERROR * torch.maximum(second.abs(), before.abs())).clamp_min(
+        _ADAPTIVE_ABSOLUTE_ERROR
+    )
+    # The small number keeps the ratio finite where both orders agree exactly.
     return 1 / (float(((second - third) / tolerated).square().mean().sqrt()) + 1e-8)
 
 
-def dpmpp_2m(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+def dpmpp_2m(x: Tensor, sigmas: Sequence[float], _: Noise) -> SamplerSteps:
     """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2), steps measured in log sigma."""
     old: Tensor | None = None
     h_old = 0.0
@@ -333,7 +345,7 @@ def dpmpp_2m(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
     return x
 
 
-def _fresh(x: Tensor, target: Tensor, s: float, t: float, z: Tensor | None) -> Tensor:
+def _sde_step(x: Tensor, target: Tensor, s: float, t: float, z: Tensor | None) -> Tensor:
     """Take one step of the diffusion SDE, exact if `target` is constant; z is normal noise, None for t = 0.
 
     SDE-DPM-Solver++(1), Lu et al. 2022 (arXiv 2211.01095, equation 18), with this flow's alpha and sigma.
@@ -345,20 +357,20 @@ def _fresh(x: Tensor, target: Tensor, s: float, t: float, z: Tensor | None) -> T
     return x * (kept * t / s) + target * ((1 - t) * added) + z * (t * math.sqrt(added))
 
 
-def _drawn(t: float, noise: Noise) -> Tensor | None:
+def _noise_unless_last(t: float, noise: Noise) -> Tensor | None:
     return noise() if t > 0 else None
 
 
-def ddpm(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+def ddpm(x: Tensor, sigmas: Sequence[float], noise: Noise) -> SamplerSteps:
     """DDPM's posterior (Ho et al. 2020, arXiv 2006.11239, equation 7) between any two sigmas of the flow."""
     for s, t in pairwise(sigmas):
         denoised = (yield x, s).denoised
-        x = _fresh(x, denoised, s, t, _drawn(t, noise))
+        x = _sde_step(x, denoised, s, t, _noise_unless_last(t, noise))
     return x
 
 
-def lcm(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
-    """Latent consistency sampling (Luo et al. 2023, arXiv 2310.04378, algorithm 3): guess, add new noise."""
+def lcm(x: Tensor, sigmas: Sequence[float], noise: Noise) -> SamplerSteps:
+    """Latent consistency sampling (Luo et al. 2023, arXiv 2310.04378, algorithm 3): predict, add noise."""
     for s, t in pairwise(sigmas):
         x = (yield x, s).denoised
         if t > 0:
@@ -366,7 +378,7 @@ def lcm(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
     return x
 
 
-def dpmpp_sde(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+def dpmpp_sde(x: Tensor, sigmas: Sequence[float], noise: Noise) -> SamplerSteps:
     """DPM-Solver++(2S) for the SDE, as k-diffusion has it: one look halfway. Two calls a step.
 
     Halfway is in half log-SNR. The look's noise is the first part of the whole step's: one Brownian
@@ -375,17 +387,17 @@ def dpmpp_sde(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
     for s, t in pairwise(sigmas):
         denoised = (yield x, s).denoised
         if t <= 0 or s >= 1:
-            x = _fresh(x, denoised, s, t, _drawn(t, noise))
+            x = _sde_step(x, denoised, s, t, _noise_unless_last(t, noise))
             continue
         m = _sigma_at((_half_log_snr(s) + _half_log_snr(t)) / 2)
         early, late = noise(), noise()
         share = (s - m) / (s - t)
-        denoised = (yield _fresh(x, denoised, s, m, early), m).denoised
-        x = _fresh(x, denoised, s, t, early * math.sqrt(share) + late * math.sqrt(1 - share))
+        denoised = (yield _sde_step(x, denoised, s, m, early), m).denoised
+        x = _sde_step(x, denoised, s, t, early * math.sqrt(share) + late * math.sqrt(1 - share))
     return x
 
 
-def dpmpp_2m_sde(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
+def dpmpp_2m_sde(x: Tensor, sigmas: Sequence[float], noise: Noise) -> SamplerSteps:
     """SDE-DPM-Solver++(2M), midpoint (Lu et al. 2022, arXiv 2211.01095, equation 19)."""
     old: Tensor | None = None
     h_old = 0.0
@@ -395,13 +407,13 @@ def dpmpp_2m_sde(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
         target = denoised
         if old is not None and t > 0:
             target = denoised + (denoised - old) * (h / (2 * h_old))
-        x = _fresh(x, target, s, t, _drawn(t, noise))
+        x = _sde_step(x, target, s, t, _noise_unless_last(t, noise))
         old, h_old = (denoised, h) if s < 1 else (None, 0.0)
     return x
 
 
-def dpmpp_3m_sde(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
-    """The SDE solver of order 3 as k-diffusion has it: the guess as a quadratic in half log-SNR."""
+def dpmpp_3m_sde(x: Tensor, sigmas: Sequence[float], noise: Noise) -> SamplerSteps:
+    """The SDE solver of order 3 as k-diffusion has it: the prediction as a quadratic in half log-SNR."""
     past: list[tuple[float, Tensor]] = []
     for s, t in pairwise(sigmas):
         denoised = (yield x, s).denoised
@@ -410,16 +422,16 @@ def dpmpp_3m_sde(x: Tensor, sigmas: Sequence[float], noise: Noise) -> Steps:
         target = denoised
         if t > 0 and past:
             target = _quadratic(past, at_t - at_s)
-        x = _fresh(x, target, s, t, _drawn(t, noise))
+        x = _sde_step(x, target, s, t, _noise_unless_last(t, noise))
     return x
 
 
 def _quadratic(past: Sequence[tuple[float, Tensor]], h: float) -> Tensor:
-    """Return the constant that does over a step h what the polynomial through `past` would do.
+    """Return the constant that has the effect over a step h of the polynomial through `past`.
 
-    Divided differences of the guesses (newest first), weighted by the integrals phi_2 and phi_3 of an
+    Divided differences of the predictions (newest first), weighted by the integrals phi_2 and phi_3 of an
     SDE step with eta 1, over the integral of a constant. A step over twice as long as the last one
-    takes the newest guess alone: so far ahead the others bring more noise than they take away.
+    uses the newest prediction alone: so far ahead the others add more error than they remove.
     """
     (now, denoised), *older = past
     constant = -math.expm1(-2 * h)
@@ -435,7 +447,7 @@ def _quadratic(past: Sequence[tuple[float, Tensor]], h: float) -> Tensor:
     return denoised + ((first + second * r_0) * phi_2 - second * phi_3) / constant
 
 
-def _unipc(x: Tensor, sigmas: Sequence[float], *, bh2: bool) -> Steps:
+def _unipc(x: Tensor, sigmas: Sequence[float], *, bh2: bool) -> SamplerSteps:
     past: list[tuple[float, Tensor]] = []
     before, order = x, 0
     for i, (s, t) in enumerate(pairwise(sigmas)):
@@ -443,6 +455,7 @@ def _unipc(x: Tensor, sigmas: Sequence[float], *, bh2: bool) -> Steps:
         if past:
             x = _unipc_step(before, past[:order], s, bh2=bh2, arrived=denoised)
         past = [(s, denoised), *past][:3]
+        # The last steps before 0 lower the order: `lower_order_final` in the paper's own code.
         left = len(sigmas) - 1 - i if sigmas[-1] == 0 else 3
         before, order = x, min(len(past), left)
         x = _unipc_step(before, past[:order], t, bh2=bh2, arrived=None)
@@ -452,14 +465,17 @@ def _unipc(x: Tensor, sigmas: Sequence[float], *, bh2: bool) -> Steps:
 def _unipc_step(
     x: Tensor, past: Sequence[tuple[float, Tensor]], t: float, *, bh2: bool, arrived: Tensor | None
 ) -> Tensor:
-    """Predict x at t from the guesses in `past` (newest first), or correct it by the one `arrived` there."""
+    """Move x to t by the predictions in `past`, newest first.
+
+    With `arrived`, the prediction made at t, the step is made once more and better: the corrector.
+    """
     s, now = past[0]
     target = _toward(x, now, s, t)
     if t <= 0:
         return target
     h = math.log(s / t)
     nodes = [math.log(s / sigma) / h for sigma, _ in past[1:]]
-    slopes = [(guess - now) / node for (_, guess), node in zip(past[1:], nodes, strict=True)]
+    slopes = [(denoised - now) / node for (_, denoised), node in zip(past[1:], nodes, strict=True)]
     if arrived is not None:
         nodes, slopes = [*nodes, 1.0], [*slopes, arrived - now]
     for weight, slope in zip(unipc_weights(nodes, h, bh2=bh2), slopes, strict=True):
@@ -467,18 +483,18 @@ def _unipc_step(
     return target
 
 
-def uni_pc(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+def uni_pc(x: Tensor, sigmas: Sequence[float], _: Noise) -> SamplerSteps:
     """UniPC of order 3 with B1(h) = h (Zhao et al. 2023, arXiv 2302.04867, algorithms 5 and 6)."""
     return _unipc(x, sigmas, bh2=False)
 
 
-def uni_pc_bh2(x: Tensor, sigmas: Sequence[float], _: Noise) -> Steps:
+def uni_pc_bh2(x: Tensor, sigmas: Sequence[float], _: Noise) -> SamplerSteps:
     """UniPC of order 3 with B2(h) = exp(h) - 1 (Zhao et al. 2023, arXiv 2302.04867)."""
     return _unipc(x, sigmas, bh2=True)
 
 
-#: By the contract's names. `…_gpu` drew its noise on the card; here every draw is the request's own
-#: generator's, on the processor, so that both make the same picture on every card.
+#: By the contract's names. In ComfyUI `…_gpu` draws its noise on the card; here all noise comes from the
+#: request's own generator in main memory, so that both make the same picture on every card.
 BY_NAME: Final[dict[str, Sampler]] = {
     "euler": euler,
     "euler_pp": euler_pp,

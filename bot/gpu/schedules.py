@@ -19,28 +19,38 @@ from typing import Final
 
 from bot.params import SCHEDULERS
 
+#: The shift that Stable Diffusion 3 was trained with, at 1024 x 1024.
 SHIFT: Final = 3.0
-TIMES: Final = 1000
-SIGMA_MIN: Final = SHIFT / (TIMES + (SHIFT - 1))
+#: The model reads its time as a number from 0 to 1000.
+TRAINING_STEPS: Final = 1000
+#: The sigma of the first training step, `sigma_at_time(1 / 1000)`.
+SIGMA_MIN: Final = SHIFT / (TRAINING_STEPS + (SHIFT - 1))
 SIGMA_MAX: Final = 1.0
 
 #: Samplers whose schedule is made one step longer and then loses its lowest step.
 LOWEST_LEFT_OUT: Final = frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"})
 
+#: Above this strength ComfyUI takes the whole schedule, so that 1.0 is whole however it was rounded.
 _WHOLE_STRENGTH: Final = 0.9999
+#: A strength near 0 asks for endlessly many steps; up to here a float still tells neighbours apart.
 _STEPS_MAX: Final = 2**52
+#: Sigmas closer than this differ by little more than the rounding of float32 (6e-8).
 _STEP_RATIO_MIN: Final = 1e-6
+#: The rho that Karras et al. use for sampling.
 _RHO: Final = 7.0
+#: Both parameters of the beta distribution, as ComfyUI sets them.
 _BETA: Final = 0.6
+#: Terms of the continued fraction; below the middle it has converged to double precision by then.
+_FRACTION_TERMS: Final = 40
 
 
-def shifted(time: float) -> float:
+def sigma_at_time(time: float) -> float:
     """Return the sigma (0 to 1) of a training time (0 to 1)."""
     return SHIFT * time / (1 + (SHIFT - 1) * time)
 
 
-def unshifted(sigma: float) -> float:
-    """Return the training time (0 to 1) of a sigma (0 to 1): the inverse of `shifted`."""
+def time_at_sigma(sigma: float) -> float:
+    """Return the training time (0 to 1) of a sigma (0 to 1): the inverse of `sigma_at_time`."""
     return sigma / (SHIFT - (SHIFT - 1) * sigma)
 
 
@@ -50,15 +60,18 @@ def _ramp(n: int, i: int, low: float, high: float) -> float:
 
 
 def _falling(n: int) -> range:
+    # The last point first: schedules are read from their low end.
     return range(n - 1, -1, -1)
 
 
 def _normal(n: int) -> Iterator[float]:
-    return (shifted(_ramp(n, i, SIGMA_MIN, SIGMA_MAX)) for i in _falling(n))
+    """Even steps between two sigmas that are then taken for times: ComfyUI shifts them a second time."""
+    return (sigma_at_time(_ramp(n, i, SIGMA_MIN, SIGMA_MAX)) for i in _falling(n))
 
 
 def _sgm_uniform(n: int) -> Iterator[float]:
-    return (shifted(_ramp(n + 1, i, SIGMA_MIN, SIGMA_MAX)) for i in _falling(n))
+    """`normal` with one more step, whose lowest sigma is left out: no tiny step before 0."""
+    return (sigma_at_time(_ramp(n + 1, i, SIGMA_MIN, SIGMA_MAX)) for i in _falling(n))
 
 
 def _karras(n: int) -> Iterator[float]:
@@ -68,31 +81,36 @@ def _karras(n: int) -> Iterator[float]:
 
 
 def _exponential(n: int) -> Iterator[float]:
+    """Even steps in log sigma."""
     low, high = math.log(SIGMA_MIN), math.log(SIGMA_MAX)
     return (math.exp(_ramp(n, i, low, high)) for i in _falling(n))
 
 
 def _simple(n: int) -> Iterator[float]:
-    return (shifted((TIMES - int(i * (TIMES / n))) / TIMES) for i in _falling(n))
+    """Even steps through the training times, rounded to whole ones."""
+    return (
+        sigma_at_time((TRAINING_STEPS - int(i * (TRAINING_STEPS / n))) / TRAINING_STEPS) for i in _falling(n)
+    )
 
 
 def _ddim_uniform(n: int) -> Iterator[float]:
-    stride = max(TIMES // n, 1)
-    return (shifted((place + 1) / TIMES) for place in range(1, TIMES, stride))
+    """Every k-th training time; since k is whole, there may be more than n of them."""
+    stride = max(TRAINING_STEPS // n, 1)
+    return (sigma_at_time((index + 1) / TRAINING_STEPS) for index in range(1, TRAINING_STEPS, stride))
 
 
 def _beta(n: int) -> Iterator[float]:
     """Lee et al. 2024 (arXiv 2407.12173): times at the quantiles of Beta(0.6, 0.6), repeats dropped.
 
     Time k is in the schedule when one of the n quantiles 1/n, 2/n, … 1 falls within half a
-    time of it, which the distribution function tells without its inverse.
+    time of it: so only the distribution function is needed, not its inverse.
     """
-    last = TIMES - 1
+    last = TRAINING_STEPS - 1
     below = 0
-    for k in range(TIMES):
+    for k in range(TRAINING_STEPS):
         upto = n if k == last else math.floor(n * beta_cdf((k + 0.5) / last))
         if upto > below:
-            yield shifted((k + 1) / TIMES)
+            yield sigma_at_time((k + 1) / TRAINING_STEPS)
         below = upto
 
 
@@ -109,7 +127,7 @@ def beta_cdf(x: float) -> float:
     a = b = _BETA
     log_front = a * math.log(x) + b * math.log1p(-x) + math.lgamma(a + b) - 2 * math.lgamma(a)
     fraction = 1.0
-    for m in range(40, 0, -1):
+    for m in range(_FRACTION_TERMS, 0, -1):
         odd = -(a + m - 1) * (a + b + m - 1) * x / ((a + 2 * m - 2) * (a + 2 * m - 1))
         even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
         fraction = 1 + odd / (1 + even / fraction)
@@ -143,11 +161,11 @@ def sigmas_of(*, scheduler: str, sampler: str, steps: int, strength: float) -> t
     skipped = 1 if sampler in LOWEST_LEFT_OUT else 0
     rising = _SCHEDULES[scheduler](n + skipped)
     kept = islice(rising, skipped, None if whole else skipped + steps)
-    return (*reversed(list(_apart(kept))), 0.0)
+    return (*reversed(list(_distinct(kept))), 0.0)
 
 
-def _apart(rising: Iterator[float]) -> Iterator[float]:
-    """Yield the sigmas that are further from the last one than rounding errors reach."""
+def _distinct(rising: Iterator[float]) -> Iterator[float]:
+    """Yield the sigmas that are further from the one before than rounding errors reach."""
     last = 0.0
     for sigma in rising:
         if sigma - last > _STEP_RATIO_MIN * sigma:

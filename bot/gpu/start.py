@@ -1,4 +1,4 @@
-"""From the command line's options to a running server."""
+"""From the command line's options to a running server: check, load the model, measure the card, serve."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import cast, get_args
 
 from bot.errors import OperatorError
-from bot.gpu.engine import Engine, Limits
-from bot.gpu.loading import HUB_MODEL, device_for, fit_for, load, memory_gb, quiet_libraries
-from bot.gpu.measure import measured_cells
-from bot.gpu.model import FITS, T5, Model, tiny_model
-from bot.gpu.server import Server, Settings
-from bot.gpu.serving import Address, checked_door, serve
+from bot.gpu.batch_size import measure_cells
+from bot.gpu.continuous_batch import EngineLimits
+from bot.gpu.engine import Engine
+from bot.gpu.listen import Address, require_keys_unless_loopback, serve
+from bot.gpu.model import MEMORY_MODES, T5, Model, tiny_model
+from bot.gpu.model_loading import HUB_MODEL, device_for, load, memory_gb, memory_mode_for, quiet_libraries
+from bot.gpu.server import GpuServerSettings, Server
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """What the operator asked for; `None` and empty leave the choice to the server."""
+class StartOptions:
+    """The options of `gpu`; `None` and empty leave the choice to the server."""
 
     model: str
     tiny: bool
@@ -34,61 +35,63 @@ class Start:
     keys_path: Path
 
 
-def check(start: Start) -> None:
-    """Raise `OperatorError` for options that can't be, before seconds are spent on anything."""
-    if start.t5 is not None and start.t5 not in get_args(T5):
-        raise OperatorError(f"--t5 {start.t5} is not one of: {', '.join(get_args(T5))}.")
-    if start.memory_gb is not None and start.memory_gb not in FITS:
-        raise OperatorError(f"--memory {start.memory_gb} is not one of: {', '.join(map(str, FITS))}.")
+def check_options(options: StartOptions) -> None:
+    """Raise `OperatorError` for options that can't work, before seconds are spent on anything."""
+    if options.t5 is not None and options.t5 not in get_args(T5):
+        raise OperatorError(f"--t5 {options.t5} is not one of: {', '.join(get_args(T5))}.")
+    if options.memory_gb is not None and options.memory_gb not in MEMORY_MODES:
+        raise OperatorError(
+            f"--memory {options.memory_gb} is not one of: {', '.join(map(str, MEMORY_MODES))}."
+        )
 
 
-def model_for(start: Start) -> Model:
+def load_model(options: StartOptions) -> Model:
     """Return the model that was asked for, on its device. Raises `OperatorError`."""
-    t5 = cast("T5 | None", start.t5)
-    if start.tiny:
+    t5 = cast("T5 | None", options.t5)
+    if options.tiny:
         return tiny_model(t5=t5 or "on")
-    device = device_for(start.device)
-    fit = fit_for(memory_gb(device), t5=t5, asked_gb=start.memory_gb)
-    model = load(start.model or HUB_MODEL, device=device, fit=fit)
-    if start.compiled:
+    device = device_for(options.device)
+    mode = memory_mode_for(memory_gb(device), t5=t5, asked_gb=options.memory_gb)
+    model = load(options.model or HUB_MODEL, device=device, mode=mode)
+    if options.compiled:
         model.compile()
     return model
 
 
-def limits_for(model: Model) -> Limits:
-    """Return how much goes into one forward: on a card as measured, elsewhere as it comes."""
+def engine_limits(model: Model) -> EngineLimits:
+    """Return how much goes into one forward: measured on a card, the default elsewhere."""
     if model.device.type != "cuda":
-        return Limits()
-    cells = measured_cells(model)
-    _log.info("one forward takes up to %d rows of 1024 x 1024", cells // (128 * 128))
-    return Limits(cells=cells)
+        return EngineLimits()
+    cells = measure_cells(model)
+    _log.info("One forward takes up to %d rows of 1024 x 1024", cells // (128 * 128))
+    return EngineLimits(cells=cells)
 
 
-def label_of(given: Start) -> str:
-    """Return what strangers may read about the model: a name, not where it lies."""
-    if given.tiny:
+def public_label(options: StartOptions) -> str:
+    """Return what clients may read about the model: its name, not the path that it lies under."""
+    if options.tiny:
         return "tiny"
-    source = given.model or HUB_MODEL
+    source = options.model or HUB_MODEL
     return Path(source).name if Path(source).exists() else source
 
 
-def server_for(given: Start) -> Server:
+def build_server(options: StartOptions) -> Server:
     """Load the model and return the server around it. Raises `OperatorError`."""
     quiet_libraries()
-    model = model_for(given)
-    settings = Settings(
-        label=label_of(given),
-        open_without_keys=Address(given.host, given.port).is_loopback,
-        image_hosts=given.image_hosts,
+    model = load_model(options)
+    settings = GpuServerSettings(
+        label=public_label(options),
+        open_without_keys=Address(options.host, options.port).is_loopback,
+        image_hosts=options.image_hosts,
     )
-    return Server(Engine(model, limits_for(model)), given.keys_path, settings)
+    return Server(Engine(model, engine_limits(model)), options.keys_path, settings)
 
 
-async def start(given: Start) -> None:
+async def start(options: StartOptions) -> None:
     """Check, load, measure and serve. Raises `OperatorError`."""
-    check(given)
-    address = Address(given.host, given.port)
-    await checked_door(given.keys_path, address)
-    server = server_for(given)
-    _log.info("listening on http://%s:%d", address.host, address.port)
+    check_options(options)
+    address = Address(options.host, options.port)
+    await require_keys_unless_loopback(options.keys_path, address)
+    server = build_server(options)
+    _log.info("Listening on http://%s:%d", address.host, address.port)
     await serve(server, address)

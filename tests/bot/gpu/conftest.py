@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.bot.gpu.ledgers import faults, states
+from tests.bot.gpu.key_ledger import faults, states
 
 if TYPE_CHECKING:
-    from bot.gpu.engine import Engine, Limits
+    from bot.gpu.continuous_batch import EngineLimits
+    from bot.gpu.engine import Engine
     from bot.gpu.model import Model
-    from tests.bot.gpu.running import Live
+    from tests.bot.gpu.live_server import LiveServer
 
 
 @pytest.fixture(scope="session")
 def model() -> Model:
-    """Return the tiny model, built once: nothing changes its weights."""
+    """Return the tiny model, built once a worker: nothing changes its weights."""
     import torch  # noqa: PLC0415  absent without the extra
 
     from bot.gpu.model import tiny_model  # noqa: PLC0415  absent without the extra
@@ -35,7 +36,7 @@ def new_engine(model: Model) -> Iterator[Callable[..., Engine]]:
 
     made: list[Engine] = []
 
-    def make(limits: Limits | None = None) -> Engine:
+    def make(limits: EngineLimits | None = None) -> Engine:
         made.append(Engine(model, limits))
         return made[-1]
 
@@ -51,13 +52,13 @@ def engine(new_engine: Callable[..., Engine]) -> Engine:
 
 
 @pytest.fixture
-def serve(model: Model, tmp_path: Path) -> Iterator[Callable[..., Live]]:
-    """Return a maker of servers on a loopback port of their own; they end with it, all books settled."""
-    from tests.bot.gpu.running import Live  # noqa: PLC0415  absent without the extra
+def serve(model: Model, tmp_path: Path) -> Iterator[Callable[..., LiveServer]]:
+    """Return a maker of servers on loopback ports; they end with the test, every charge settled."""
+    from tests.bot.gpu.live_server import LiveServer  # noqa: PLC0415  absent without the extra
 
     keys_path = tmp_path / "keys.sqlite"
     with ExitStack() as stack:
         yield lambda **given: stack.enter_context(
-            closing(Live(given.pop("model", model), keys_path, **given))
+            closing(LiveServer(given.pop("model", model), keys_path, **given))
         )
     assert not keys_path.exists() or (faults(keys_path), states(keys_path)["pending"]) == ([], 0)

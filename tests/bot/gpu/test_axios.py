@@ -18,7 +18,7 @@ from PIL import Image
 from tests.support.simulated_server import a_picture
 
 if TYPE_CHECKING:
-    from tests.bot.gpu.running import Live
+    from tests.bot.gpu.live_server import LiveServer
 
 pytest.importorskip("torch", reason="needs the extra [gpu]")
 
@@ -50,7 +50,7 @@ axios.post(url, data, options).then(
 """
 
 
-def _call(live: Live, key: str, *, as_base64: bool) -> dict[str, object]:
+def _call(live: LiveServer, key: str, *, as_base64: bool) -> dict[str, object]:
     image = base64.b64encode(a_picture((64, 64), "JPEG")).decode()
     done = subprocess.run(
         ["node", "-e", SCRIPT, f"{live.url}/v1/sd3-med-img2img", key, image, str(as_base64).lower()],  # noqa: S607 - the machine's node
@@ -60,25 +60,25 @@ def _call(live: Live, key: str, *, as_base64: bool) -> dict[str, object]:
         timeout=60,
         check=True,
     )
-    told: dict[str, object] = json.loads(done.stdout)
-    return told
+    answer: dict[str, object] = json.loads(done.stdout)
+    return answer
 
 
 @pytest.mark.parametrize("as_base64", [True, False])
-def test_axios_gets_a_picture(serve: Callable[..., Live], *, as_base64: bool) -> None:
+def test_axios_gets_a_picture(serve: Callable[..., LiveServer], *, as_base64: bool) -> None:
     """A web developer points the vendor's example at the server and gets the picture, either way."""
     live = serve()
-    told = _call(live, live.new_key(credits_given=5), as_base64=as_base64)
-    assert told["status"] == 200
-    assert 0 < float(str(told["left"])) < 5
-    picture = base64.b64decode(str(told["picture"]))
+    answer = _call(live, live.new_key(credits_given=5), as_base64=as_base64)
+    assert answer["status"] == 200
+    assert 0 < float(str(answer["left"])) < 5
+    picture = base64.b64decode(str(answer["picture"]))
     assert Image.open(io.BytesIO(picture)).size == (64, 64)
 
 
-def test_axios_reads_the_error(serve: Callable[..., Live]) -> None:
-    """A wrong key is told as the vendor tells it: 401 with an error."""
+def test_axios_reads_the_error(serve: Callable[..., LiveServer]) -> None:
+    """A wrong key is reported as the vendor does it: 401 with an error."""
     live = serve()
     live.new_key()
-    told = _call(live, "SG_wrong", as_base64=False)
-    assert told["status"] == 401
-    assert told["error"]
+    answer = _call(live, "SG_wrong", as_base64=False)
+    assert answer["status"] == 401
+    assert answer["error"]

@@ -35,20 +35,20 @@ def _gpu(folder: Path, model: str = TINY) -> GpuServerBackend:
 
 
 async def test_the_bot_starts_its_own_server(tmp_path: Path) -> None:
-    """With a model set, the bot starts the server, counts its steps, shows previews and gets a picture."""
+    """With a model set, the bot starts the server, reports its steps with previews and gets a picture."""
     gpu = _gpu(tmp_path)
-    told: list[Progress] = []
+    reported: list[Progress] = []
     try:
         assert "tiny" in await gpu.check()
-        made = await gpu.generate(PARAMS, a_picture((64, 64), "JPEG"), told.append)
+        made = await gpu.generate(PARAMS, a_picture((64, 64), "JPEG"), reported.append)
     finally:
         await gpu.aclose()
     assert Image.open(io.BytesIO(made.pictures[0].data)).size == (64, 64)
-    assert 1 <= told[-1].step <= 4
-    assert any(progress.preview for progress in told)
+    assert 1 <= reported[-1].step <= 4
+    assert any(progress.preview for progress in reported)
 
 
-async def test_a_model_that_can_not_be_loaded_is_said(tmp_path: Path) -> None:
+async def test_model_that_can_not_be_loaded_is_reported(tmp_path: Path) -> None:
     """A wrong model takes the backend out of use instead of hanging jobs."""
     gpu = _gpu(tmp_path, model=str(tmp_path / "no-such-model"))
     try:

@@ -29,12 +29,12 @@ def keys(tmp_path: Path) -> list[str]:
 
 
 def test_keys_are_added_listed_and_revoked(keys: list[str]) -> None:
-    """A key is printed once when it is made; the list shows its name, budget and end, never the key."""
+    """A key is printed once when it is made; the list shows its name, credits and state, never the key."""
     added = RUNNER.invoke(app, ["keys", "add", "bot", "--credits", "12.5", *keys])
     key = added.stdout.strip()
     assert re.fullmatch(r"[0-9a-f]{8}\.[\w-]{43}", key)
     listed = RUNNER.invoke(app, ["keys", "list", *keys]).stdout
-    assert listed == "bot\t12.500 credits\tlive\n"
+    assert listed == "bot\t12.500 credits\tactive\n"
     assert RUNNER.invoke(app, ["keys", "revoke", "bot", *keys]).exit_code == 0
     assert "revoked" in RUNNER.invoke(app, ["keys", "list", *keys]).stdout
 
@@ -48,7 +48,7 @@ def test_name_that_is_taken_ends_with_a_sentence(keys: list[str]) -> None:
 
 
 @pytest.mark.skipif(HAS_EXTRA, reason="the extra [gpu] is installed")
-def test_missing_packages_are_told(keys: list[str]) -> None:
+def test_missing_packages_are_reported(keys: list[str]) -> None:
     """Without its packages the server says how to install them."""
     result = RUNNER.invoke(app, ["--tiny", *keys])
     assert result.exit_code == 1
@@ -66,20 +66,20 @@ def test_missing_packages_are_told(keys: list[str]) -> None:
     ],
 )
 def test_wrong_options_end_with_a_sentence(keys: list[str], options: list[str], said: str) -> None:
-    """Options that can't be end with status 1 and say what to do, before anything is loaded."""
+    """Options that can't work end with status 1 and say what to do, before anything is loaded."""
     result = RUNNER.invoke(app, [*options, *keys])
     assert result.exit_code == 1
     assert said in result.stderr
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on just now."""
+    """Return a port that is free at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
 @needs_extra
-def test_server_runs_until_it_is_told_to_end(keys: list[str]) -> None:
+def test_server_runs_until_a_signal(keys: list[str]) -> None:
     """`gpu --tiny` answers on its port, and ends cleanly on the signal that containers send."""
     port = free_port()
     code = "from bot.gpu.cli import app; app()"
@@ -93,7 +93,7 @@ def test_server_runs_until_it_is_told_to_end(keys: list[str]) -> None:
 
 
 def answers(url: str, process: subprocess.Popen[str]) -> bool:
-    """Wait until an address answers, as long as the process lives."""
+    """Wait until an address answers; return False if the process ends first."""
     while process.poll() is None:
         try:
             return httpx.get(url, trust_env=False).is_success

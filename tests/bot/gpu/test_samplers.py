@@ -13,8 +13,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra [gpu]")
 from torch import Tensor  # noqa: E402  after the skip
 
-from bot.gpu.samplers import BY_NAME, Guess, Noise, Steps, calls_of  # noqa: E402  after the skip
-from bot.gpu.schedules import shifted, sigmas_of, unshifted  # noqa: E402  after the skip
+from bot.gpu.samplers import BY_NAME, Noise, Prediction, SamplerSteps, model_calls  # noqa: E402  after the skip
+from bot.gpu.schedules import sigma_at_time, sigmas_of, time_at_sigma  # noqa: E402  after the skip
 from bot.params import SAMPLERS, SCHEDULERS  # noqa: E402  after the skip
 
 torch.set_num_threads(1)
@@ -45,7 +45,7 @@ def run(name: str, x: Tensor, sigmas: Sequence[float], denoise: Denoiser = gauss
         here, sigma = next(steps)
         while True:
             denoised = denoise(here, sigma)
-            here, sigma = steps.send(Guess(denoised, denoised))
+            here, sigma = steps.send(Prediction(denoised, denoised))
     except StopIteration as end:
         return cast("Tensor", end.value)
 
@@ -121,7 +121,7 @@ def test_price_follows_the_calls_made(sampler: str) -> None:
 
     sigmas = sigmas_of(scheduler="sgm_uniform", sampler=sampler, steps=20, strength=0.7)
     run(sampler, exact(torch.linspace(-2, 2, 16), sigmas[0]), sigmas, count)
-    expected = calls_of(sampler, 20)
+    expected = model_calls(sampler, 20)
     assert len(asked) <= expected
     assert sampler == "dpm_adaptive" or len(asked) >= 0.9 * expected
 
@@ -133,7 +133,7 @@ def test_adaptive_sampler_keeps_its_tolerance() -> None:
 
 @pytest.mark.parametrize(
     ("sampler", "power", "time_of"),
-    [("lms", 3, float), ("ipndm_v", 3, float), ("ipndm", 3, float), ("deis", 2, unshifted)],
+    [("lms", 3, float), ("ipndm_v", 3, float), ("ipndm", 3, float), ("deis", 2, time_at_sigma)],
 )
 def test_multistep_weights_are_exact_for_polynomials(
     sampler: str, power: int, time_of: Callable[[float], float]
@@ -162,7 +162,7 @@ def test_fresh_noise_keeps_the_right_spread(sampler: str) -> None:
     16,384 pictures from pure noise in 600 steps, within 2.5 % of the mean and 3 % of the variance.
     """
     z = torch.randn(16_384, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    sigmas = [*(shifted(time) for time in even(1.0, 0.005, 600)), 0.0]
+    sigmas = [*(sigma_at_time(time) for time in even(1.0, 0.005, 600)), 0.0]
     got = run(sampler, exact(z, 1.0), sigmas)
     assert float(got.mean()) == pytest.approx(MEAN, rel=0.025)
     assert float(got.var()) == pytest.approx(VARIANCE, rel=0.03)
@@ -211,14 +211,14 @@ def test_flow_samplers_match_diffusers(sampler: str, reference: str) -> None:
     assert (run(sampler, exact(z, sigmas[0]), sigmas) - x).abs().max() < 1e-5
 
 
-def drive(steps: Steps) -> Iterator[tuple[Tensor, float]]:
+def drive(steps: SamplerSteps) -> Iterator[tuple[Tensor, float]]:
     """Run a sampler to its end on `gaussian`, showing what it asks."""
     asked = next(steps, None)
     while asked is not None:
         yield asked
         denoised = gaussian(*asked)
         with suppress(StopIteration):
-            asked = steps.send(Guess(denoised, denoised))
+            asked = steps.send(Prediction(denoised, denoised))
             continue
         asked = None
 
@@ -228,7 +228,7 @@ def test_plus_plus_reads_the_noise_off_the_unguided_guess() -> None:
     steps = BY_NAME["euler_pp"](torch.ones(1), [0.8, 0.4], lambda: torch.zeros(1))
     next(steps)
     with pytest.raises(StopIteration) as end:
-        steps.send(Guess(torch.tensor([0.5]), torch.tensor([0.25])))
+        steps.send(Prediction(torch.tensor([0.5]), torch.tensor([0.25])))
     noise = (1 - 0.2 * 0.25) / 0.8
     assert float(end.value.value) == pytest.approx(0.6 * 0.5 + 0.4 * noise)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.gpu.schedules import SIGMA_MIN, beta_cdf, shifted, sigmas_of, unshifted
+from bot.gpu.schedules import SIGMA_MIN, beta_cdf, sigma_at_time, sigmas_of, time_at_sigma
 from bot.params import SAMPLERS, SCHEDULERS
 
 TABLE = [3 * (k / 1000) / (1 + 2 * (k / 1000)) for k in range(1, 1001)]
@@ -124,7 +124,7 @@ def test_beta_distribution_matches_its_density() -> None:
 @given(st.floats(0, 1))
 def test_shift_can_be_undone(time: float) -> None:
     """Sigma and training time are two names of one thing."""
-    assert unshifted(shifted(time)) == pytest.approx(time, abs=1e-12)
+    assert time_at_sigma(sigma_at_time(time)) == pytest.approx(time, abs=1e-12)
 
 
 def test_lowest_sigma_is_the_models() -> None:

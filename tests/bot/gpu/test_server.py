@@ -1,4 +1,4 @@
-"""The server over real HTTP: the documented contract, and what it says when something is wrong."""
+"""The server over real HTTP: the documented contract, and its errors."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ pytest.importorskip("uvicorn", reason="needs the extra [gpu]")
 from PIL import Image  # noqa: E402  after the skip
 from torch import Tensor  # noqa: E402  after the skip
 
-from bot.gpu.engine import Limits  # noqa: E402  after the skip
+from bot.gpu.continuous_batch import EngineLimits  # noqa: E402  after the skip
 from bot.gpu.model import Model  # noqa: E402  after the skip
-from bot.gpu.server import Settings  # noqa: E402  after the skip
-from bot.gpu.wire import decode  # noqa: E402  after the skip
-from tests.bot.gpu.running import Live  # noqa: E402  after the skip
-from tests.bot.gpu.test_engine import Cramped, Gate, levels_off  # noqa: E402  after the skip
+from bot.gpu.picture_files import decode  # noqa: E402  after the skip
+from bot.gpu.server import GpuServerSettings  # noqa: E402  after the skip
+from tests.bot.gpu.live_server import LiveServer  # noqa: E402  after the skip
+from tests.bot.gpu.model_stand_ins import CrampedModel, GatedModel, levels_off  # noqa: E402  after the skip
 
 V1, V2 = "/v1/sd3-med-img2img", "/v2/sd3-med-img2img"
 TIMEOUT_S = 30
@@ -55,13 +55,13 @@ def pixels(coded: str) -> Tensor:
 
 
 @pytest.fixture
-def live(serve: Callable[..., Live]) -> Live:
+def live(serve: Callable[..., LiveServer]) -> LiveServer:
     """Return an open server on the tiny model."""
     return serve()
 
 
 @pytest.fixture
-def client(live: Live) -> Iterator[httpx.Client]:
+def client(live: LiveServer) -> Iterator[httpx.Client]:
     """Yield a client of the open server."""
     with httpx.Client(base_url=live.url, timeout=TIMEOUT_S, trust_env=False) as opened:
         yield opened
@@ -80,7 +80,7 @@ def test_picture_comes_as_json_or_as_bytes(client: httpx.Client) -> None:
     assert raw.headers["x-request-id"] != coded.headers["x-request-id"]
 
 
-def test_number_and_bool_are_taken_alike_for_base64(client: httpx.Client) -> None:
+def test_base64_may_be_a_number_or_a_bool(client: httpx.Client) -> None:
     """The documentation writes 1 and 0 for true and false; both work."""
     assert client.post(V1, json=body(base64=1)).headers["content-type"] == "application/json"
     assert client.post(V1, json=body(base64=0)).headers["content-type"] == "image/jpeg"
@@ -97,14 +97,14 @@ def test_several_samples_come_each_with_its_own_seed(client: httpx.Client) -> No
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
-def test_pictures_of_all_kinds_are_taken(client: httpx.Client, kind: str) -> None:
-    """PNG, JPEG, GIF and WebP are taken, as base64 and as a data URI."""
+def test_all_picture_formats_are_accepted(client: httpx.Client, kind: str) -> None:
+    """PNG, JPEG, GIF and WebP are accepted, as base64 and as a data URI."""
     for image in (encoded(kind=kind), f"data:image/{kind.lower()};base64,{encoded(kind=kind)}"):
         assert client.post(V1, json=body(image=image)).status_code == 200
 
 
 def test_odd_sizes_are_cropped_and_turned(client: httpx.Client) -> None:
-    """A picture is turned as its camera says, and cropped to multiples of 16."""
+    """A picture is turned as its EXIF data says, and cropped to multiples of 16."""
     exif = Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()
@@ -184,8 +184,8 @@ def test_other_addresses_and_methods_are_refused(client: httpx.Client) -> None:
         assert answer.json()["error"]
 
 
-def test_steps_come_line_by_line(client: httpx.Client) -> None:
-    """A client that asks for lines sees each step with a preview, and then the very same picture."""
+def test_steps_are_streamed_line_by_line(client: httpx.Client) -> None:
+    """A client that asks for lines gets each step with a preview, and then the same picture as without."""
     request = body(num_inference_steps=4)
     with client.stream("POST", V1, json=request, headers={"accept": "application/x-ndjson"}) as answer:
         lines = [json.loads(line) for line in answer.iter_lines()]
@@ -197,10 +197,12 @@ def test_steps_come_line_by_line(client: httpx.Client) -> None:
     assert last["image"] == client.post(V1, json=request).json()["image"]
 
 
-def test_stream_stays_alive_while_it_waits(serve: Callable[..., Live], model: Model) -> None:
+def test_stream_stays_alive_while_it_waits(serve: Callable[..., LiveServer], model: Model) -> None:
     """While a request waits its stream repeats where it stands, so that nobody takes it for dead."""
-    gate = Gate(model)
-    live = serve(model=gate, settings=Settings(label="tiny", open_without_keys=True, heartbeat_s=0.05))
+    gate = GatedModel(model)
+    live = serve(
+        model=gate, settings=GpuServerSettings(label="tiny", open_without_keys=True, heartbeat_s=0.05)
+    )
     headers = {"accept": "application/x-ndjson"}
     with (
         httpx.Client(base_url=live.url, timeout=TIMEOUT_S, trust_env=False) as client,
@@ -214,8 +216,8 @@ def test_stream_stays_alive_while_it_waits(serve: Callable[..., Live], model: Mo
     assert "image" in rest[-1]
 
 
-def test_key_is_asked_for_as_soon_as_there_is_one(live: Live, client: httpx.Client) -> None:
-    """Without keys this machine may come in; with one, only who shows it, everywhere."""
+def test_key_is_required_as_soon_as_there_is_one(live: LiveServer, client: httpx.Client) -> None:
+    """Without keys this machine needs none; as soon as there is one, every address requires it."""
     assert client.post(V1, json=body()).status_code == 200
     key = live.new_key()
     for path in (V1, V2):
@@ -226,7 +228,7 @@ def test_key_is_asked_for_as_soon_as_there_is_one(live: Live, client: httpx.Clie
     assert client.post(V1, json=body(), headers={"x-api-key": key}).status_code == 200
 
 
-def test_only_what_was_made_is_paid(live: Live, client: httpx.Client) -> None:
+def test_only_pictures_are_charged(live: LiveServer, client: httpx.Client) -> None:
     """A picture costs by steps and size, a refused request nothing, and an empty budget answers 406."""
     client.headers["x-api-key"] = live.new_key(credits_given=0.025)
     first = client.post(V1, json=body(num_inference_steps=50))
@@ -238,8 +240,8 @@ def test_only_what_was_made_is_paid(live: Live, client: httpx.Client) -> None:
     assert "Not enough credits" in second.json()["error"]
 
 
-def test_overdrawn_request_is_refused_in_every_form(live: Live, client: httpx.Client) -> None:
-    """Who asks for more than the key has left gets 406 from each address, and keeps what is left."""
+def test_overdrawn_request_is_refused_in_every_form(live: LiveServer, client: httpx.Client) -> None:
+    """A request for more than the key has left gets 406 from each address, and costs nothing."""
     client.headers["x-api-key"] = live.new_key(credits_given=0.005)
     request = body(num_inference_steps=100)
     answers = [
@@ -252,9 +254,9 @@ def test_overdrawn_request_is_refused_in_every_form(live: Live, client: httpx.Cl
     assert client.get("/v1/get-user-credits").json()["credits"] == 0.005
 
 
-def test_failed_picture_is_given_back(serve: Callable[..., Live], model: Model) -> None:
+def test_failed_picture_is_refunded(serve: Callable[..., LiveServer], model: Model) -> None:
     """A picture that fails on the card answers 500, in lines as well, and costs nothing."""
-    live = serve(model=Cramped(model, rows_max=0))
+    live = serve(model=CrampedModel(model, rows_max=0))
     headers = {"x-api-key": live.new_key(credits_given=1)}
     with httpx.Client(base_url=live.url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:
         plain = client.post(V1, json=body())
@@ -266,9 +268,9 @@ def test_failed_picture_is_given_back(serve: Callable[..., Live], model: Model) 
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/x-ndjson"])
-def test_work_ends_with_its_client(serve: Callable[..., Live], model: Model, accept: str) -> None:
-    """Who hangs up frees the card at once and gets the credits back."""
-    gate = Gate(model)
+def test_disconnect_cancels_the_work(serve: Callable[..., LiveServer], model: Model, accept: str) -> None:
+    """A client that disconnects frees the card at once and gets its credits back."""
+    gate = GatedModel(model)
     live = serve(model=gate)
     headers = {"x-api-key": live.new_key(credits_given=1), "accept": accept}
     with httpx.Client(base_url=live.url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:
@@ -286,12 +288,12 @@ def test_work_ends_with_its_client(serve: Callable[..., Live], model: Model, acc
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that soon holds."""
+    """Wait until `holds` returns True."""
     for _ in range(200):
         if holds():
             return
         time.sleep(0.05)
-    raise AssertionError("it never came to hold")
+    raise AssertionError("it never became true")
 
 
 def is_completed(client: httpx.Client, status_url: str) -> bool:
@@ -299,10 +301,10 @@ def is_completed(client: httpx.Client, status_url: str) -> bool:
     return bool(client.get(status_url).json()["status"] == "COMPLETED")
 
 
-def test_full_queue_says_when_to_come_back(serve: Callable[..., Live], model: Model) -> None:
-    """When too many wait, the answer is 429 with a time to come back, and costs nothing."""
-    gate = Gate(model)
-    live = serve(model=gate, limits=Limits(live=1, waiting=1))
+def test_full_queue_says_when_to_try_again(serve: Callable[..., LiveServer], model: Model) -> None:
+    """When too many wait, the answer is 429 with a time to try again, and costs nothing."""
+    gate = GatedModel(model)
+    live = serve(model=gate, limits=EngineLimits(live=1, waiting=1))
     headers = {"x-api-key": live.new_key(credits_given=1)}
     with httpx.Client(base_url=live.url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:
         first = client.post(V2, json=body()).json()
@@ -318,8 +320,8 @@ def test_full_queue_says_when_to_come_back(serve: Callable[..., Live], model: Mo
         assert client.get("/v1/get-user-credits").json()["credits"] == 0.998
 
 
-def test_queued_request_is_followed_to_its_picture(client: httpx.Client) -> None:
-    """The queued form answers at once, tells its state, and ends with the address of the same picture."""
+def test_queued_request_leads_to_its_picture(client: httpx.Client) -> None:
+    """The queued form answers at once, reports its status, and ends with the address of the same picture."""
     queued = client.post(V2, json=body()).json()
     assert queued["status"] == "QUEUED"
     assert queued["poll_url"] == queued["status_url"]
@@ -329,9 +331,9 @@ def test_queued_request_is_followed_to_its_picture(client: httpx.Client) -> None
     assert set(result["metrics"]) >= {"cost", "remaining_credits", "inference_time", "total_time"}
 
 
-def test_queued_failure_is_422(serve: Callable[..., Live], model: Model) -> None:
+def test_queued_failure_is_422(serve: Callable[..., LiveServer], model: Model) -> None:
     """A queued request that fails answers 422 with its error, from both addresses."""
-    live = serve(model=Cramped(model, rows_max=0))
+    live = serve(model=CrampedModel(model, rows_max=0))
     with httpx.Client(base_url=live.url, timeout=TIMEOUT_S, trust_env=False) as client:
         queued = client.post(V2, json=body()).json()
         until(lambda: client.get(queued["status_url"]).status_code == 422)
@@ -340,7 +342,7 @@ def test_queued_failure_is_422(serve: Callable[..., Live], model: Model) -> None
             assert client.get(url).json()["error"]
 
 
-def test_queued_request_is_its_owners(live: Live, client: httpx.Client) -> None:
+def test_queued_request_is_private_to_its_key(live: LiveServer, client: httpx.Client) -> None:
     """Another key can't see a queued request; nobody can guess one or its picture."""
     owner, other = live.new_key(name="one"), live.new_key(name="two")
     queued = client.post(V2, json=body(), headers={"x-api-key": owner}).json()
@@ -350,13 +352,13 @@ def test_queued_request_is_its_owners(live: Live, client: httpx.Client) -> None:
     assert client.get("/v2/outputs/gu%C3%A9ss/0.jpg").status_code == 404
 
 
-def test_health_and_figures_are_told(client: httpx.Client) -> None:
-    """Health names the model, and the figures count what was done."""
+def test_health_and_metrics_are_reported(client: httpx.Client) -> None:
+    """Health names the model, and the metrics count what was done."""
     client.post(V1, json=body())
     client.post(V1, json=body(strength=2))
     health = client.get("/health").json()
     assert health == {"status": "ok", "model": "tiny", "live": 0, "waiting": 0}
-    figures = client.get("/metrics").text
+    metrics = client.get("/metrics").text
     for line in (
         'gpu_requests_total{outcome="200"} 1',
         'gpu_requests_total{outcome="400"} 1',
@@ -364,27 +366,27 @@ def test_health_and_figures_are_told(client: httpx.Client) -> None:
         "gpu_forwards_total 3",
         "gpu_forward_rows_total 6",
     ):
-        assert line in figures.splitlines()
+        assert line in metrics.splitlines()
 
 
 def test_keyless_balance_never_runs_out(client: httpx.Client) -> None:
-    """A server without keys counts nothing and says so with a large balance."""
+    """A server without keys counts nothing and reports a large balance."""
     assert client.get("/v1/get-user-credits").json()["credits"] > 1000
 
 
-def test_pictures_are_fetched_from_allowed_hosts_alone(serve: Callable[..., Live]) -> None:
-    """Only an https address of a host that the operator allowed is asked; others are refused unasked."""
+def test_pictures_are_fetched_only_from_allowed_hosts(serve: Callable[..., LiveServer]) -> None:
+    """Only https addresses on allowed hosts are fetched; others are refused without a request."""
     live = serve(
-        settings=Settings(label="tiny", open_without_keys=True, image_hosts=frozenset({"127.0.0.1"}))
+        settings=GpuServerSettings(label="tiny", open_without_keys=True, image_hosts=frozenset({"127.0.0.1"}))
     )
     with httpx.Client(base_url=live.url, timeout=TIMEOUT_S, trust_env=False) as client:
         refused = client.post(V1, json=body(image="http://127.0.0.1:9/cat.png"))
         unread = client.post(V1, json=body(image="https://127.0.0.1:9/cat.png"))
-    assert "no such address" in refused.json()["error"]
+    assert "does not fetch" in refused.json()["error"]
     assert "can't be read" in unread.json()["error"]
 
 
-def test_vendors_own_client_works_unchanged(live: Live) -> None:
+def test_vendors_sdk_works_unchanged(live: LiveServer) -> None:
     """The vendor's SDK, pointed at this server, makes pictures both ways and reads errors."""
     segmind = pytest.importorskip("segmind", reason="the vendor's SDK is not installed")
     client = segmind.SegmindClient(api_key=live.new_key(credits_given=1), base_url=live.url + "/v1")

@@ -1,4 +1,4 @@
-"""Look into a file of keys from outside, as an auditor would."""
+"""Checks the ledger in a file of keys from outside, as an auditor would."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from db.database import connect
 
 
 def faults(keys_path: Path) -> list[str]:
-    """Return a sentence for each thing that does not add up."""
+    """Return a sentence for each inconsistency of the ledger."""
     with closing(connect(keys_path, read_only=True)) as tx:
         return ledger.reconcile(tx)
 

@@ -19,16 +19,16 @@ pytest.importorskip("diffusers", reason="needs the extra [gpu]")
 from PIL import Image
 
 from bot.errors import OperatorError
-from bot.gpu.deploy import Scale, deployment
-from bot.gpu.start import Start
+from bot.gpu.ray_serve import Scale, deployment
+from bot.gpu.start import StartOptions
 
 HAS_RAY = find_spec("ray") is not None
 V1 = "/v1/sd3-med-img2img"
 
 
-def tiny(folder: Path) -> Start:
+def tiny(folder: Path) -> StartOptions:
     """Return the options of a server on the tiny model."""
-    return Start(
+    return StartOptions(
         model="",
         tiny=True,
         host="127.0.0.1",
@@ -43,8 +43,8 @@ def tiny(folder: Path) -> Start:
 
 
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed here")
-def test_missing_ray_is_told(tmp_path: Path) -> None:
-    """Without Ray the sentence says how to install it."""
+def test_missing_ray_is_reported(tmp_path: Path) -> None:
+    """Without Ray the error says how to install it."""
     with pytest.raises(OperatorError, match="pip install"):
         deployment(tiny(tmp_path))
 
@@ -68,7 +68,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed")
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_deployment_speaks_the_contract(url: str) -> None:
-    """Behind Ray a picture comes as before, and its steps arrive line by line."""
+    """Behind Ray the same picture is made, and its steps arrive line by line."""
     file = io.BytesIO()
     Image.new("RGB", (64, 64), "teal").save(file, "PNG")
     request = {

@@ -1,4 +1,4 @@
-"""Measuring how many rows are worth it."""
+"""Measuring how many rows a forward should have."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra [gpu]")
 pytest.importorskip("diffusers", reason="needs the extra [gpu]")
 
-from bot.gpu.measure import measured_cells, rows_worth_it, seconds_of  # noqa: E402  after the skip
+from bot.gpu.batch_size import best_seconds, measure_cells, worthwhile_rows  # noqa: E402  after the skip
 from bot.gpu.model import Model  # noqa: E402  after the skip
 
 
 @pytest.mark.parametrize(("rows_free", "expected"), [(1, 4), (4, 4), (8, 8), (64, 32)])
 def test_rows_grow_while_they_save_time(rows_free: int, expected: int) -> None:
-    """A card that takes so many rows for the price of one gets batches of about that many."""
-    assert rows_worth_it(lambda rows: float(max(rows, rows_free))) == expected
+    """A card that steps so many rows in the time of one gets batches of about that many."""
+    assert worthwhile_rows(lambda rows: float(max(rows, rows_free))) == expected
 
 
 def test_rows_stop_where_memory_does() -> None:
@@ -25,16 +25,16 @@ def test_rows_stop_where_memory_does() -> None:
             raise torch.OutOfMemoryError
         return 1.0
 
-    assert rows_worth_it(seconds_for) == 8
+    assert worthwhile_rows(seconds_for) == 8
 
 
 def test_measuring_times_real_work(model: Model) -> None:
-    """The measure runs the model itself and gives whole pictures of 1024 x 1024."""
+    """The work is timed as often as asked, after one run to warm up."""
     calls: list[int] = []
-    assert seconds_of(lambda: calls.append(1), model.device, runs=2) >= 0
+    assert best_seconds(lambda: calls.append(1), model.device, runs=2) >= 0
     assert len(calls) == 3
 
 
 def test_tiny_model_can_be_measured(model: Model) -> None:
-    """The whole measure runs on the tiny model and gives a whole number of rows."""
-    assert measured_cells(model) % (128 * 128) == 0
+    """The whole measurement runs on the tiny model and gives a whole number of rows."""
+    assert measure_cells(model) % (128 * 128) == 0

@@ -10,29 +10,34 @@ from pathlib import Path
 
 import uvicorn
 
-from bot.gpu.engine import Engine, Limits
-from bot.gpu.keys import open_keys
+from bot.gpu.continuous_batch import EngineLimits
+from bot.gpu.engine import Engine
+from bot.gpu.key_file import open_keys
+from bot.gpu.listen import Address, uvicorn_config
 from bot.gpu.model import Model
-from bot.gpu.server import Server, Settings
-from bot.gpu.serving import Address, configured
+from bot.gpu.server import GpuServerSettings, Server
 
 START_TIMEOUT_S = 30
 
 
-class Live:
-    """A running server: `url` is its address, `server` what stands behind it."""
+class LiveServer:
+    """A running server at `url`."""
 
     def __init__(
-        self, model: Model, keys_path: Path, *, settings: Settings | None = None, limits: Limits | None = None
+        self,
+        model: Model,
+        keys_path: Path,
+        *,
+        settings: GpuServerSettings | None = None,
+        limits: EngineLimits | None = None,
     ) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._keys_path = keys_path
-        self._settings = settings or Settings(label="tiny", open_without_keys=True)
+        self._settings = settings or GpuServerSettings(label="tiny", open_without_keys=True)
         self._limits = limits
         self._ready = threading.Event()
         self._uvicorn: uvicorn.Server
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.server: Server
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run(model)))
         self._thread.start()
         assert self._ready.wait(START_TIMEOUT_S)
@@ -40,8 +45,8 @@ class Live:
             time.sleep(0.01)
 
     async def _run(self, model: Model) -> None:
-        self.server = Server(Engine(model, self._limits), self._keys_path, self._settings)
-        self._uvicorn = uvicorn.Server(configured(self.server, Address("127.0.0.1", 0)))
+        server = Server(Engine(model, self._limits), self._keys_path, self._settings)
+        self._uvicorn = uvicorn.Server(uvicorn_config(server, Address("127.0.0.1", 0)))
         self._ready.set()
         await self._uvicorn.serve(sockets=[self._socket])
 

@@ -1,31 +1,34 @@
-"""The server as a process: who may reach it, and how uvicorn runs it."""
+"""Where the server listens, who may reach it, and how uvicorn runs it."""
 
 from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import uvicorn
 
 from bot.errors import OperatorError
-from bot.gpu.keys import open_keys
+from bot.gpu.key_file import open_keys
 from bot.gpu.server import Server
 
-KEEP_ALIVE_S = 65
-CLOSING_S = 30
+#: Longer than the usual 60 s of proxies, so that none reuses a connection while the server closes it.
+KEEP_ALIVE_S: Final = 65
+#: Time for live pictures to finish after a signal; the bot waits as long for its child.
+CLOSING_S: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the server listens."""
+    """The host and port that the server listens on."""
 
     host: str
     port: int
 
     @property
     def is_loopback(self) -> bool:
-        """Whether nobody beyond this machine can reach it."""
+        """Whether only this machine can reach it; a name that is not an address counts as reachable."""
         if self.host == "localhost":
             return True
         try:
@@ -34,20 +37,20 @@ class Address:
             return False
 
 
-async def checked_door(keys_path: Path, address: Address) -> None:
-    """Raise `OperatorError` if strangers could reach a server that has no keys."""
+async def require_keys_unless_loopback(keys_path: Path, address: Address) -> None:
+    """Raise `OperatorError` if other machines could reach a server that has no keys."""
     if address.is_loopback:
         return
     async with open_keys(keys_path) as keys:
-        if not await keys.any_live():
+        if not await keys.has_active_key():
             raise OperatorError(
                 "Without a key only this machine may use the server: run `img2img-bot gpu keys add NAME "
                 f"--credits N` first, or leave out --host {address.host}."
             )
 
 
-def configured(server: Server, address: Address) -> uvicorn.Config:
-    """Return how uvicorn runs the application: no access log, no sockets but HTTP's."""
+def uvicorn_config(server: Server, address: Address) -> uvicorn.Config:
+    """Return how uvicorn runs the application: HTTP only, no access log, the program's own logging."""
     return uvicorn.Config(
         server.app(),
         host=address.host,
@@ -62,5 +65,5 @@ def configured(server: Server, address: Address) -> uvicorn.Config:
 
 
 async def serve(server: Server, address: Address) -> None:
-    """Serve until a signal says to end: what is in the making is then finished, within 30 seconds."""
-    await uvicorn.Server(configured(server, address)).serve()
+    """Serve until a signal asks to end; requests under way then have `CLOSING_S` seconds to finish."""
+    await uvicorn.Server(uvicorn_config(server, address)).serve()

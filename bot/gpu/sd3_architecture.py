@@ -1,7 +1,7 @@
-"""Stable Diffusion 3 Medium's parts, built from numbers alone: the true size, and one for tests.
+"""The parts of Stable Diffusion 3 Medium, built from configurations: in full size, and tiny for tests.
 
-The true numbers are those of the published model's own configuration files; with random
-weights they make pictures of noise, at the true speed.
+The full sizes are those of the published model's own configuration files; with random
+weights they make pictures of noise, at the real speed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import torch
 
 from bot.gpu.schedules import SHIFT
 
-# Both are typed by half, which strict checking takes for errors.
+# Both are only partly typed, which strict checking reports as errors.
 diffusers: Any = import_module("diffusers")
 transformers: Any = import_module("transformers")
 
-#: CLIP's window, and T5's two: enough for a short prompt, and as far as the model was trained.
+#: CLIP's window, and the two used for T5: one for short prompts, and the longest of the model's training.
 CLIP_TOKENS: Final = 77
 T5_TOKENS_SHORT: Final = 77
 T5_TOKENS_MAX: Final = 256
-#: Pixels of a side that one latent cell stands for, and two, which the transformer takes together.
+#: Pixels on a side of one latent cell, and of a patch: 2 x 2 cells, which the transformer reads as one token.
 CELL_PX: Final = 8
 PATCH_PX: Final = 16
 
@@ -101,21 +101,21 @@ SD3_MEDIUM: Final = Architecture(
     },
 )
 
-_BYTES: Final = [*range(33, 127), *range(161, 173), *range(174, 256)]
+#: Bytes that stand for themselves in byte-level vocabularies: those that print as one character.
+_PRINTABLE_BYTES: Final = [*range(33, 127), *range(161, 173), *range(174, 256)]
 
 
 def _byte_letters() -> list[str]:
     """Return the 256 letters that byte-level tokenizers write bytes as (Radford et al. 2019)."""
-    shifted = {byte: chr(byte) for byte in _BYTES}
-    rest = [byte for byte in range(256) if byte not in shifted]
-    return [*shifted.values(), *(chr(256 + i) for i in range(len(rest)))]
+    others = 256 - len(_PRINTABLE_BYTES)
+    return [*map(chr, _PRINTABLE_BYTES), *(chr(256 + i) for i in range(others))]
 
 
 def _clip_vocabulary() -> dict[str, int]:
     letters = _byte_letters()
     # The end must have the highest id: CLIP pools at the largest id of a prompt.
     words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    return {word: place for place, word in enumerate(words)}
+    return {word: index for index, word in enumerate(words)}
 
 
 _T5_PIECES: Final = ["<pad>", "</s>", "<unk>", "\u2581", *string.ascii_lowercase, *string.digits, *",.!'-"]
@@ -178,12 +178,12 @@ TINY: Final = Architecture(
 )
 
 
-def tiny_clip_tokenizer() -> Any:
+def _tiny_clip_tokenizer() -> Any:
     """Return a tokenizer of single letters, with CLIP's two special words."""
     return transformers.CLIPTokenizer(vocab=_clip_vocabulary(), merges=[], model_max_length=CLIP_TOKENS)
 
 
-def tiny_t5_tokenizer() -> Any:
+def _tiny_t5_tokenizer() -> Any:
     """Return a tokenizer of single letters, with T5's special pieces."""
     return transformers.T5TokenizerFast(vocab=[(piece, -1.0) for piece in _T5_PIECES], extra_ids=0)
 
@@ -198,17 +198,17 @@ def build(architecture: Architecture, *, seed: int = 0, t5: bool = True) -> Any:
             scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=SHIFT),
             vae=diffusers.AutoencoderKL(**architecture.vae),
             text_encoder=_clip(architecture.clip_l),
-            tokenizer=tiny_clip_tokenizer(),
+            tokenizer=_tiny_clip_tokenizer(),
             text_encoder_2=_clip(architecture.clip_g),
-            tokenizer_2=tiny_clip_tokenizer(),
+            tokenizer_2=_tiny_clip_tokenizer(),
             text_encoder_3=transformers.T5EncoderModel(transformers.T5Config(**architecture.t5))
             if t5
             else None,
-            tokenizer_3=tiny_t5_tokenizer() if t5 else None,
+            tokenizer_3=_tiny_t5_tokenizer() if t5 else None,
         )
     for part in parts.components.values():
         if isinstance(part, torch.nn.Module):
-            # Fresh modules are in training, where dropout makes every answer another.
+            # New modules are in training mode, where dropout makes every answer different.
             part.eval()
     return parts
 
@@ -218,7 +218,10 @@ def _clip(config: Mapping[str, Any]) -> Any:
 
 
 def write_configs(architecture: Architecture, folder: Path) -> None:
-    """Write what `from_single_file` reads beside the weights: each part's configuration, no weights."""
+    """Write the configurations that `from_single_file` needs beside a file of weights.
+
+    Without them it would fetch them from the hub. On the meta device the parts take no memory.
+    """
     with torch.device("meta"):
         transformer = diffusers.SD3Transformer2DModel(**architecture.transformer)
         vae = diffusers.AutoencoderKL(**architecture.vae)

@@ -1,4 +1,4 @@
-"""Where the model comes from, and what is said when it can't."""
+"""Loading the model from a folder, a file or the hub, and the errors on the way."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from huggingface_hub.errors import (  # noqa: E402  after the skip
 from safetensors.torch import save_file  # noqa: E402  after the skip
 
 from bot.errors import OperatorError  # noqa: E402  after the skip
-from bot.gpu.architecture import TINY, build  # noqa: E402  after the skip
-from bot.gpu.loading import _hub_sentence, device_for, fit_for, from_file, load  # noqa: E402  after the skip
-from bot.gpu.model import FITS, Fit, Model  # noqa: E402  after the skip
+from bot.gpu.model import MEMORY_MODES, MemoryMode, Model  # noqa: E402  after the skip
+from bot.gpu.model_loading import _hub_sentence, device_for, from_file, load, memory_mode_for  # noqa: E402  after the skip
+from bot.gpu.sd3_architecture import TINY, build  # noqa: E402  after the skip
 from tests.bot.gpu import original_layout  # noqa: E402  after the skip
 
 CPU = torch.device("cpu")
@@ -41,21 +41,21 @@ def same(one: Any, other: Any) -> bool:
 
 
 def test_folder_is_loaded_as_it_is(folder: Path, model: Model) -> None:
-    """A folder gives the very model that was saved there; its answers differ by rounding alone (1e-5)."""
-    loaded = load(str(folder), device=CPU, fit=Fit(t5="on"))
-    words = model.read("a fox", 154)
-    assert loaded.read("a fox", 154).sequence.equal(words.sequence)
+    """A folder gives the model that was saved there; its outputs differ only by rounding (1e-5)."""
+    loaded = load(str(folder), device=CPU, mode=MemoryMode(t5="on"))
+    embedding = model.embed("a fox", 154)
+    assert loaded.embed("a fox", 154).sequence.equal(embedding.sequence)
     x = torch.zeros(1, 16, 8, 8)
-    assert (loaded.velocity(x, [0.5], [words]) - model.velocity(x, [0.5], [words])).abs().max() < 1e-5
+    assert (loaded.velocity(x, [0.5], [embedding]) - model.velocity(x, [0.5], [embedding])).abs().max() < 1e-5
 
 
 def test_t5_is_left_on_disk_where_it_is_off(folder: Path) -> None:
     """Without T5 its gigabytes are never read."""
-    assert not load(str(folder), device=CPU, fit=Fit(t5="off")).has_t5
+    assert not load(str(folder), device=CPU, mode=MemoryMode(t5="off")).has_t5
 
 
 def test_single_file_is_loaded_as_published(folder: Path, tmp_path: Path) -> None:
-    """One file in the makers' own layout gives the same weights, with no question to the network."""
+    """One file in the makers' own layout gives the same weights, without using the network."""
     parts = build(TINY)
     for name in ("tokenizer", "tokenizer_2", "tokenizer_3"):
         (tmp_path / name).symlink_to(folder / name)
@@ -70,14 +70,14 @@ def test_single_file_is_loaded_as_published(folder: Path, tmp_path: Path) -> Non
 
 
 def test_file_without_its_encoders_is_refused(tmp_path: Path) -> None:
-    """A file that lacks a text encoder is refused, and the one to take is named."""
+    """A file that lacks a text encoder is refused, and the error names the file to use."""
     parts = build(TINY)
     original_layout.write(parts, tmp_path / "bare.safetensors", clip=False, t5=False)
     original_layout.write(parts, tmp_path / "clips.safetensors", t5=False)
     with pytest.raises(OperatorError, match="incl_clips"):
-        load(str(tmp_path / "bare.safetensors"), device=CPU, fit=Fit(t5="off"))
+        load(str(tmp_path / "bare.safetensors"), device=CPU, mode=MemoryMode(t5="off"))
     with pytest.raises(OperatorError, match="t5xxl"):
-        load(str(tmp_path / "clips.safetensors"), device=CPU, fit=Fit(t5="on"))
+        load(str(tmp_path / "clips.safetensors"), device=CPU, mode=MemoryMode(t5="on"))
 
 
 def test_wrong_files_are_refused(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
         ("other.safetensors", "kind"),
     ):
         with pytest.raises(OperatorError, match=said):
-            load(str(tmp_path / name), device=CPU, fit=Fit(t5="off"))
+            load(str(tmp_path / name), device=CPU, mode=MemoryMode(t5="off"))
 
 
 def test_file_of_other_sizes_is_refused(tmp_path: Path, folder: Path) -> None:
@@ -108,19 +108,19 @@ def test_file_of_other_sizes_is_refused(tmp_path: Path, folder: Path) -> None:
 def test_wrong_folders_are_refused(tmp_path: Path, folder: Path) -> None:
     """An empty folder, another model's and an incomplete one are refused, each in one sentence."""
     with pytest.raises(OperatorError, match=r"model_index\.json"):
-        load(str(tmp_path), device=CPU, fit=Fit(t5="off"))
+        load(str(tmp_path), device=CPU, mode=MemoryMode(t5="off"))
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     with pytest.raises(OperatorError, match="another kind"):
-        load(str(tmp_path), device=CPU, fit=Fit(t5="off"))
+        load(str(tmp_path), device=CPU, mode=MemoryMode(t5="off"))
     (tmp_path / "model_index.json").write_text((folder / "model_index.json").read_text())
     with pytest.raises(OperatorError, match="incomplete"):
-        load(str(tmp_path), device=CPU, fit=Fit(t5="off"))
+        load(str(tmp_path), device=CPU, mode=MemoryMode(t5="off"))
 
 
-def test_what_is_neither_here_nor_there_is_refused() -> None:
+def test_path_that_does_not_exist_is_refused() -> None:
     """A path that does not exist is not looked for on the hub."""
-    with pytest.raises(OperatorError, match="no folder, no file"):
-        load("models/that/are/not/there", device=CPU, fit=Fit(t5="off"))
+    with pytest.raises(OperatorError, match="not a folder, a file"):
+        load("models/that/are/not/there", device=CPU, mode=MemoryMode(t5="off"))
 
 
 @pytest.mark.parametrize(
@@ -139,23 +139,23 @@ def test_unreachable_hub_says_what_to_do() -> None:
     assert "--model" in _hub_sentence("a/b", LocalEntryNotFoundError("offline"))
 
 
-@pytest.mark.parametrize(("gb", "fit"), [(8.2, 8), (11.9, 12), (16, 12), (23.6, 24), (80, 24)])
-def test_card_gets_the_largest_fit_that_it_holds(gb: float, fit: int) -> None:
-    """A card is used as far as its memory goes."""
-    assert fit_for(gb) == FITS[fit]
+@pytest.mark.parametrize(("gb", "mode"), [(8.2, 8), (11.9, 12), (16, 12), (23.6, 24), (80, 24)])
+def test_card_gets_the_largest_mode_that_it_holds(gb: float, mode: int) -> None:
+    """A card gets the largest memory mode that fits."""
+    assert memory_mode_for(gb) == MEMORY_MODES[mode]
 
 
-def test_operator_may_choose_a_smaller_fit() -> None:
-    """What the operator says goes, as long as the card can hold it."""
-    assert fit_for(80, asked_gb=8) == FITS[8]
-    assert fit_for(80, asked_gb=12, t5="8bit").t5 == "8bit"
+def test_operator_may_choose_a_smaller_mode() -> None:
+    """The operator's choice is used as long as the card can hold it."""
+    assert memory_mode_for(80, asked_gb=8) == MEMORY_MODES[8]
+    assert memory_mode_for(80, asked_gb=12, t5="8bit").t5 == "8bit"
     for gb, asked in ((6, None), (12, 24)):
         with pytest.raises(OperatorError, match="smaller --memory"):
-            fit_for(gb, asked_gb=asked)
+            memory_mode_for(gb, asked_gb=asked)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")
-def test_missing_card_is_told() -> None:
-    """Without a card the sentence names the way to try the server all the same."""
+def test_missing_card_is_reported() -> None:
+    """Without a card the error says how to try the server anyway."""
     with pytest.raises(OperatorError, match="--tiny"):
         device_for("cuda")
