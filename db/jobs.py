@@ -260,6 +260,11 @@ def count_open(tx: sqlite3.Connection, *, guild_id: int, user_id: int) -> int:
     return int(row[0])
 
 
+def count_all(tx: sqlite3.Connection) -> int:
+    """Return how many jobs are stored."""
+    return int(tx.execute("SELECT count(*) FROM job").fetchone()[0])
+
+
 def last_accepted_at(tx: sqlite3.Connection, *, guild_id: int, user_id: int) -> float | None:
     """Return when the member's last job that was neither cancelled nor failed was accepted."""
     row = tx.execute(

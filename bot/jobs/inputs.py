@@ -27,7 +27,7 @@ FETCH_TIMEOUT_S: Final = 30  # Discord's CDN answers in well under a second
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PictureSource:
     """A picture on Discord: its address, and what Discord says of it (bytes and pixels, None: unknown)."""
 
     url: str
