@@ -16,7 +16,7 @@ from db.operations import Operation
 Cancellable = Literal["queued", "sending"]
 State = Literal["queued", "sending", "rendered", "delivered", "undeliverable", "failed", "cancelled"]
 
-ATTEMPTS_MAX: Final = 2
+ATTEMPTS_MAX: Final = 2  # one retry: each costs the operator a picture that may have been made already
 #: SQLite's integers end here, Discord's ids far before: what is beyond was forged.
 ID_END: Final = 2**63
 

@@ -8,18 +8,18 @@ from typing import Final
 #: Prices and quotas count in these: the usual 1024 x 1024 is one.
 MEGAPIXEL: Final = 1024 * 1024
 
-INPUT_BYTES_MAX: Final = 25 << 20
+INPUT_BYTES_MAX: Final = 25 << 20  # what Discord documents as the most in one message
 #: Width times height of a member's picture: decoded it takes up to 200 MB (CMYK) of the child's memory.
 PIXELS_MAX: Final = 50_000_000
 #: The same for a backend's answer: four times the most that is ever asked for.
 RESULT_PIXELS_MAX: Final = 4096 * 4096
 
-SIDE_MIN: Final = 16
-SIDE_MAX: Final = 2048
+SIDE_MIN: Final = 16  # one step of the grid below
+SIDE_MAX: Final = 2048  # with the smallest area, an aspect of 16 to 1
 SIDE_STEP: Final = 16  # Stable Diffusion 3 works on patches of 2 x 2 latents of 8 x 8 pixels each
 #: Longer side over shorter: at 16 to 1, 2048 x 128 still holds `AREA_MIN`.
 ASPECT_MAX: Final = 16
-AREA_MIN: Final = 512 * 512
+AREA_MIN: Final = 512 * 512  # a quarter of the area that Stable Diffusion 3 was trained on
 AREA_MAX: Final = MEGAPIXEL
 
 
