@@ -8,8 +8,8 @@ from typing import Final
 #: Prices and quotas count in these: the usual 1024 x 1024 is one.
 MEGAPIXEL: Final = 1024 * 1024
 
-INPUT_BYTES_MAX: Final = 25 << 20  # what Discord documents as the most in one message
-#: Width times height of a member's picture: decoded it takes up to 200 MB (CMYK) of the child's memory.
+INPUT_BYTES_MAX: Final = 25 << 20
+#: Width times height of a member's picture: a transparent WebP this large takes 820 MB of the child's 1 GiB.
 PIXELS_MAX: Final = 50_000_000
 #: The same for a backend's answer: four times the most that is ever asked for.
 RESULT_PIXELS_MAX: Final = 4096 * 4096

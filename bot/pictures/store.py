@@ -155,8 +155,8 @@ class PictureStore:
     def _make_folder(self, folder: Path) -> None:
         """Make `folder` and those above it, and have their entries survive a power cut.
 
-        The store's own folders are synced once a process even if they exist: whoever
-        made them may have died before that.
+        The store's own folders are synced once a process even if they exist: the process
+        that made them may have died before it synced them.
         """
         if folder in self._durable and folder.is_dir():
             return

@@ -11,6 +11,7 @@ from typing import Final
 from PIL import Image, ImageDraw, ImageFilter
 
 from bot.backends.painting.flow import ANGLES
+from bot.backends.painting.media import Medium
 
 #: Bends a mark can have: to the left, straight, to the right.
 BENDS: Final = 3
@@ -132,28 +133,23 @@ def _fold(width: float) -> int:
     return 4 if width < _SMALL else 2 if width < _LARGE else 1
 
 
-def _draw_mask(kind: str, mark: Mark, opacity: float, rng: random.Random) -> Image.Image:
+def _draw_mask(medium: Medium, mark: Mark, rng: random.Random) -> Image.Image:
     """Return the mask of one mark, just large enough for it."""
     fold = _fold(mark.width)
     corners = [mark.place(a, b) for a in (-0.5, -0.25, 0, 0.25, 0.5) for b in (-0.55, 0.55)]
     half_w = math.ceil(max(abs(x) for x, _ in corners)) + 1
     half_h = math.ceil(max(abs(y) for _, y in corners)) + 1
     mask = Image.new("L", (2 * half_w * fold, 2 * half_h * fold))
-    DRAWERS[kind](Pen(ImageDraw.Draw(mask), mark, (half_w, half_h), fold, rng))
+    DRAWERS[medium.brush](Pen(ImageDraw.Draw(mask), mark, (half_w, half_h), fold, rng))
     mask = mask.filter(ImageFilter.BoxBlur(0.8)) if fold == 1 else mask.reduce(fold)
-    return mask.point([round(v * opacity) for v in range(256)])
+    return mask.point([round(v * medium.opacity) for v in range(256)])
 
 
 class Brush:
-    """One brush of one size: hands out its marks, drawing each the first time."""
+    """A medium's brush of one size in pixels: hands out its marks, drawing each the first time."""
 
-    def __init__(
-        self, kind: str, rng: random.Random, *, width: float, length: float, opacity: float, bend: float
-    ) -> None:
-        """Take a `kind` of `DRAWERS`, sizes in pixels, and `opacity` and `bend` from 0 to 1."""
-        self._kind, self._rng = kind, rng
-        self._width, self._length = width, length
-        self._opacity, self._bend = opacity, bend
+    def __init__(self, medium: Medium, rng: random.Random, *, width: float, length: float) -> None:
+        self._medium, self._rng, self._width, self._length = medium, rng, width, length
         self._marks: dict[int, tuple[Image.Image, int, int]] = {}
 
     def mark(self, angle: int, bend: int, variant: int) -> tuple[Image.Image, int, int]:
@@ -168,8 +164,8 @@ class Brush:
                 self._width * (0.8 + 0.2 * variant),
                 self._length * (1.2 - 0.2 * variant),
                 angle * math.pi / ANGLES,
-                (bend - 1) * self._bend,
+                (bend - 1) * self._medium.bend,
             )
-            mask = _draw_mask(self._kind, shape, self._opacity, self._rng)
+            mask = _draw_mask(self._medium, shape, self._rng)
             known = self._marks[key] = (mask, mask.width // 2, mask.height // 2)
         return known

@@ -1,4 +1,4 @@
-"""One picture on the easel: what is meant, what is on the canvas, and the hand between them."""
+"""One picture being painted: its target, its canvas, and the strokes between them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WARP_ABOVE: Final = 0.75
 
 
 def prepare(source: Image.Image, recipe: Recipe, medium: Medium) -> Image.Image:
-    """Return what the painter means to paint: the picture in the palette of the words and the seed."""
+    """Return the target: the picture in the palette of the prompt's words and the seed."""
     ease = min(1.0, recipe.strength / 0.4)
     care = ease * (recipe.weight if recipe.medium else 1.0)
     image = enhance(

@@ -20,7 +20,7 @@ from bot.backends.painting.recipe import Recipe
 
 #: Strokes in one layer, at most: bounds a layer's time.
 STROKES_MAX: Final = 25_000
-#: A turn of this many directions or fewer is painted straight.
+#: A mark over which the flow turns this many directions or fewer is straight.
 _STRAIGHT: Final = 2
 #: Pictures whose tones spread less than these many levels are painted with more care.
 _CONTRAST: Final = 45
@@ -97,7 +97,7 @@ class Cells:
 
 
 class Strokes:
-    """The hand that paints `target` onto `canvas` (colours and, in the fourth band, thickness)."""
+    """Paints `target` onto `canvas` (colours and, in the fourth band, thickness)."""
 
     def __init__(self, target: Image.Image, canvas: Image.Image, recipe: Recipe, medium: Medium) -> None:
         """Plan the strokes; nothing is painted yet."""
@@ -121,23 +121,15 @@ class Strokes:
         self._rng.shuffle(chosen)
         self._lay(chosen[:STROKES_MAX], cells, width)
 
-    def _brush(self, width: float, growth: float = 1.0) -> Brush:
-        """Return the medium's brush of `width` pixels, `growth` times as large."""
-        medium = self._medium
-        return Brush(
-            medium.brush,
-            self._rng,
-            width=width * growth,
-            length=width * self._aspect * growth,
-            opacity=medium.opacity,
-            bend=medium.bend,
-        )
+    def _brush(self, width: float) -> Brush:
+        """Return the medium's brush of `width` pixels."""
+        return Brush(self._medium, self._rng, width=width, length=width * self._aspect)
 
     def _lay(self, chosen: list[int], cells: Cells, width: float) -> None:
         """Lay one stroke for each of the `chosen` cells."""
         medium, rnd = self._medium, self._rng.random
         flow = self._flows.flow(min(0.1, max(0.012, 2.5 * width / max(self._target.size))))
-        brush, under = self._brush(width), self._brush(width, 1.3)
+        brush, under = self._brush(width), self._brush(width * 1.3)
         grout = (*medium.grout, 90) if medium.grout else None
         reach = width * self._aspect * 0.4 / cells.width
         jitter, paste, spread = self._jitter(), self._canvas.paste, medium.spread + 0.99

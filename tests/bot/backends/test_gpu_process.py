@@ -11,14 +11,13 @@ from bot.clock import SystemClock
 from bot.errors import BackendDown
 
 
-async def test_a_server_that_dies_at_once_is_not_restarted_again_and_again(tmp_path: Path) -> None:
+async def test_a_server_that_dies_at_once_is_not_restarted_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that can't start takes the backend out of use, and the next call does not load it again."""
+    monkeypatch.setattr("sys.executable", "/bin/false")
     process = GpuProcess(
-        model=str(tmp_path / "no-such-model"),
-        port=free_port(),
-        keys_path=tmp_path / "keys.sqlite3",
-        clock=SystemClock(),
-        device="cpu",
+        model="no-such-model", port=free_port(), keys_path=tmp_path / "keys.sqlite3", clock=SystemClock()
     )
     with pytest.raises(BackendDown) as first:
         await process.up()
