@@ -215,11 +215,7 @@ class Dispatcher:
             self._queue.remove(job_id)
             await self._runner.fail(job_id, str(BackendOutOfCredits()))
 
-    async def cancel(self, job: Job) -> bool:
-        """Stop a job at no cost; False if it is too late."""
-        self._queue.remove(job.id)
-        if await self._runner.cancel_waiting(job.id):
-            return True
-        slot = self._router.find(job.backend)
-        can_cancel = slot is not None and slot.backend.capabilities.can_cancel
-        return can_cancel and self._runner.cancel_running(job.id)
+    async def cancel(self, job_id: int) -> bool:
+        """Stop a job at no cost; False if it is too late, or was cancelled before."""
+        self._queue.remove(job_id)
+        return await self._runner.cancel_waiting(job_id) or self._runner.cancel_running(job_id)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from bot.backends.base import Generation, Picture, Progress
 from bot.backends.router import BackendSlot
@@ -46,6 +46,11 @@ DISK_WAIT_S_MAX: Final = 60.0
 BROKEN: Final = "Something went wrong while making this picture. You weren't charged; please try again."
 
 
+class _Call(NamedTuple):
+    task: asyncio.Task[Generation]
+    can_cancel: bool
+
+
 class JobRunner:
     """Makes jobs' pictures and ends jobs."""
 
@@ -69,7 +74,7 @@ class JobRunner:
         self._store = store
         self._events = events
         self._watch = watch
-        self._calls: dict[int, asyncio.Task[Generation]] = {}
+        self._calls: dict[int, _Call] = {}
         self._cancel_requested: set[int] = set()
 
     async def run(self, job_id: int, slot: BackendSlot) -> Job | None:
@@ -128,7 +133,7 @@ class JobRunner:
         call = asyncio.create_task(
             slot.backend.generate(params, image, on_progress), name=f"call of {job_id}"
         )
-        self._calls[job_id] = call
+        self._calls[job_id] = _Call(call, slot.backend.capabilities.can_cancel)
         try:
             await asyncio.wait([call])
         finally:
@@ -217,13 +222,12 @@ class JobRunner:
         return await self._end_cancelled(job_id, "queued")
 
     def cancel_running(self, job_id: int) -> bool:
-        """Stop the job's call; False if it has none just now."""
+        """Stop the job's call; False if its backend can't be stopped, or if it has none just now."""
         call = self._calls.get(job_id)
-        if call is None:
-            return False
-        self._cancel_requested.add(job_id)
-        call.cancel()
-        return True
+        if call is not None and call.can_cancel and call.task.cancel():
+            self._cancel_requested.add(job_id)
+        # A call that was stopped before may still be ending.
+        return job_id in self._cancel_requested
 
     async def _end_cancelled(self, job_id: int, from_state: Cancellable) -> bool:
         def unit(tx: sqlite3.Connection) -> bool:
@@ -240,7 +244,7 @@ class JobRunner:
 
     def cancel_calls(self) -> dict[int, asyncio.Task[Generation]]:
         """Cancel every call that runs; return them by job, for whoever waits until they have ended."""
-        calls = dict(self._calls)
+        calls = {job_id: call.task for job_id, call in self._calls.items()}
         for call in calls.values():
             call.cancel()
         return calls
