@@ -118,12 +118,15 @@ class Dispatcher:
         """
         self._draining = True
         await self._timers.cancel()
-        self._events.emit(BotStopping(self.waiting_jobs()))
+        waiting = self.waiting_jobs()
+        self._events.emit(BotStopping(waiting))
         await self._running.wait(grace_s)
+        cut_off = self._queue.running_jobs()
         calls = self._runner.cancel_calls()
         await self._running.cancel()
-        await asyncio.gather(*calls.values(), return_exceptions=True)
-        self._events.emit(BotStopping(tuple(calls)))
+        await asyncio.gather(*calls, return_exceptions=True)
+        put_back = (job_id for job_id in self.waiting_jobs() if job_id not in waiting)
+        self._events.emit(BotStopping((*cut_off, *put_back)))
 
     def enqueue(
         self, job: Job, *, is_new: bool = False, recovered: bool = False, running_max: int | None = None

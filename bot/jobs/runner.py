@@ -242,9 +242,9 @@ class JobRunner:
             self._events.emit(JobCancelled(job_id))
         return is_cancelled
 
-    def cancel_calls(self) -> dict[int, asyncio.Task[Generation]]:
-        """Cancel every call that runs; return them by job, for whoever waits until they have ended."""
-        calls = {job_id: call.task for job_id, call in self._calls.items()}
-        for call in calls.values():
+    def cancel_calls(self) -> list[asyncio.Task[Generation]]:
+        """Cancel every call that runs; return them, for whoever waits until they have ended."""
+        calls = [call.task for call in self._calls.values()]
+        for call in calls:
             call.cancel()
         return calls

@@ -41,15 +41,16 @@ TOKEN_S: Final = 900.0
 
 @dataclass(slots=True)
 class PaidBrush(Brush):
-    """A brush that makes `pictures_max` at most, and reports the operator's `credits_left`."""
+    """A brush that makes `pictures_max` at most (all of them `answer`, if given) and reports `credits_left`."""
 
     pictures_max: int = 4
+    answer: bytes | None = None
     credits_left: float | None = None
     balance_errors: list[Exception] = field(default_factory=list)
 
     async def generate(self, params: Img2ImgParams, image: bytes, on_progress: OnProgress) -> Generation:
         """Give the input back in place of new pictures."""
-        made = await Brush.generate(self, params, image, on_progress)
+        made = await Brush.generate(self, params, self.answer or image, on_progress)
         return Generation(made.pictures[: self.pictures_max], self.credits_left)
 
     async def balance(self) -> float:
