@@ -41,11 +41,11 @@ TOKEN_S: Final = 900.0
 
 @dataclass(slots=True)
 class PaidBrush(Brush):
-    """A brush that makes `pictures_max` at most (all of them `answer`, if given) and reports `credits_left`."""
+    """A brush that makes `pictures_max` at most, with `answer` in place of the input if that is given."""
 
     pictures_max: int = 4
     answer: bytes | None = None
-    credits_left: float | None = None
+    credits_left: float | None = None  # of the operator, reported with each call and when asked
     balance_errors: list[Exception] = field(default_factory=list)
 
     async def generate(self, params: Img2ImgParams, image: bytes, on_progress: OnProgress) -> Generation:

@@ -173,15 +173,14 @@ async def test_a_stop_announces_a_job_that_was_put_back_meanwhile(tmp_path: Path
 async def test_a_restart_resumes_each_job_by_its_state(tmp_path: Path) -> None:
     """What waited waits, what ran is tried once more and then given up, what was made is posted."""
     brush = _gated(capabilities=replace(BRUSH, concurrency_max=3))
-    limits = {"member_running_max": 3}
-    async with open_workshop(tmp_path, backends=[brush], **limits) as shop:
+    async with open_workshop(tmp_path, backends=[brush], member_running_max=3) as shop:
         jobs = [await shop.submit() for _ in range(4)]
         for job in jobs[:3]:
             await shop.reaches(job.id, "sending")
         await shop.app.db.write(
             lambda tx: tx.execute("UPDATE job SET attempt = 2 WHERE id = ?", (jobs[0].id,))
         )
-    async with open_workshop(tmp_path, **limits) as shop:
+    async with open_workshop(tmp_path, member_running_max=3) as shop:
         await shop.app.dispatcher.recover()
         queued = [(event.job_id, event.is_new) for event in shop.announced(JobQueued)]
         assert sorted(queued) == [(job.id, False) for job in jobs[1:]]
@@ -195,7 +194,7 @@ async def test_a_restart_resumes_each_job_by_its_state(tmp_path: Path) -> None:
             ("rendered", 1),
         ]
         assert stored[0].failure == RESTARTED
-    async with open_workshop(tmp_path, **limits) as shop:
+    async with open_workshop(tmp_path, member_running_max=3) as shop:
         await shop.app.dispatcher.recover()
         assert [event.job_id for event in shop.announced(JobRendered)] == [job.id for job in jobs[1:]]
 
