@@ -312,7 +312,7 @@ def test_a_job_takes_no_illegal_step(tx: sqlite3.Connection, path: list[str]) ->
 
 
 def test_a_provider_is_called_at_most_twice(tx: sqlite3.Connection) -> None:
-    """However often a job is taken up again, it is sent no third time."""
+    """However often a job is resumed, it is sent no third time."""
     a_job(tx, price=0)
     for _ in range(2):
         assert jobs.mark_sending(tx, job_id=1, backend="test", now=1)

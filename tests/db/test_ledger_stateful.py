@@ -1,4 +1,4 @@
-"""The ledger under any order of acts: it always equals a model of twenty lines."""
+"""The ledger under any order of operations: it always equals a model of twenty lines."""
 
 from __future__ import annotations
 

@@ -27,10 +27,10 @@ LIFE_S_MAX = 20
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a member does, and what the provider does to him."""
+    """What a member does, and what the provider does to them."""
 
     name: str
-    act: Callable[[Stage], Awaitable[None]]
+    perform: Callable[[Stage], Awaitable[None]]
     errors: tuple[Exception, ...] = ()
     gated: bool = False
 
@@ -104,7 +104,7 @@ SCENES = (
     Scene("a picture comes", _ask),
     Scene("the provider fails", _ask, errors=(BackendFailed(),)),
     Scene("the provider does not answer once", _ask, errors=(BackendUnsure(),)),
-    Scene("the picture is of no use", _ask_badly),
+    Scene("the picture can't be used", _ask_badly),
     Scene("it is cancelled", _ask_and_cancel, gated=True),
     Scene("it takes longer than a token lives", _ask_and_outlive_the_token, gated=True),
     Scene("so does a private one", _ask_privately_and_outlive_the_token, gated=True),
@@ -153,7 +153,7 @@ async def _live(stage: Stage, crash: Crash, scene: Scene | None, *, last: bool) 
 async def _acting(stage: Stage, life: Life, scene: Scene | None) -> None:
     await stage.wire.until(lambda: stage.wire.online)
     if scene is not None:
-        await scene.act(stage)
+        await scene.perform(stage)
     elif stage.brush.gate is not None:
         stage.open_gate()
     await life.settled()

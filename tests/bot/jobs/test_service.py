@@ -331,14 +331,14 @@ async def test_a_job_that_ended_otherwise_is_too_late_to_cancel(shop: Workshop, 
 @pytest.mark.parametrize("what", ["cancel", "delete"])
 async def test_strangers_may_not_and_moderators_may(shop: Workshop, brush: Brush, what: str) -> None:
     """A job is its member's and that of whoever may manage messages; managing the server is not enough."""
-    act = getattr(shop.app.jobs, what)
+    change = getattr(shop.app.jobs, what)
     job = await _waiting(shop, brush)
     manager = Person(1, 98, permissions=frozenset({Permission.MANAGE_SERVER}))
     for stranger in (BOB, manager):
         with pytest.raises(NotAllowed, match=f"Only the member who asked for this picture can {what} it"):
-            await act(stranger, job.id)
+            await change(stranger, job.id)
     assert await shop.job(job.id) == replace(job, input_hash=(await shop.job(job.id)).input_hash)
-    await act(MODERATOR, job.id)
+    await change(MODERATOR, job.id)
 
 
 @pytest.mark.parametrize("what", ["cancel", "delete"])
