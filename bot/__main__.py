@@ -1,21 +1,19 @@
-"""The command line: `img2img-bot run`, `demo`, `check`, `backup` and `restore`."""
+"""The command line: `img2img-bot run`, `demo`, `check`, `backup`, `restore` and `gpu`."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import sqlite3
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from bot.errors import OperatorError
 from bot.gpu.cli import app as gpu_cli
 from bot.logs import setup_logging
-from bot.ops.backup import back_up
-from bot.ops.backup import restore as put_back
+from bot.ops import backup as backups
 from bot.ops.check import check_everything
 from bot.settings import Settings, load_settings
 
@@ -25,8 +23,6 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-
-
 cli.add_typer(gpu_cli, name="gpu")
 
 
@@ -39,7 +35,7 @@ def run() -> None:
             "IMG2IMG_DISCORD_TOKEN is empty; set it to your bot's token, or try `img2img-bot demo`."
         )
     setup_logging(level=settings.log_level, secrets=settings.secrets)
-    _execute(_run(settings, settings.discord_token.get_secret_value()))
+    asyncio.run(_run(settings, settings.discord_token.get_secret_value()))
 
 
 async def _run(settings: Settings, token: str) -> None:
@@ -65,15 +61,14 @@ def demo(
             "The demo is an extra; install it with `pip install 'img2img-bot[demo]'`."
         ) from error
     setup_logging(level="WARNING", secrets=())
-    _execute(run_demo(port=port, open_browser=not no_browser, gpu_url=gpu_url))
+    asyncio.run(run_demo(port=port, open_browser=not no_browser, gpu_url=gpu_url))
 
 
 @cli.command()
 def check() -> None:
-    """Check settings, database, books and backends; say in a sentence each what is wrong."""
-    settings = load_settings()
-    setup_logging(level="ERROR", secrets=settings.secrets)
-    findings = _execute(check_everything(settings))
+    """Check settings, database, ledger and backends; report what is wrong, one line each."""
+    settings = _quiet_settings()
+    findings = asyncio.run(check_everything(settings))
     for finding in findings:
         typer.echo(f"{'ok   ' if finding.good else 'WRONG'} {finding.sentence}")
     if not all(finding.good for finding in findings):
@@ -81,40 +76,48 @@ def check() -> None:
 
 
 @cli.command()
-def backup(folder: Annotated[Path, typer.Argument(help="Where to, on another disk.")]) -> None:
-    """Copy books and pictures to a folder, the bot running or not, and prove the copy."""
-    settings = load_settings()
-    setup_logging(level="ERROR", secrets=settings.secrets)
-    copied = back_up(settings.data_dir, folder, retention_days=settings.retention_days)
-    typer.echo(f"Backed up to {folder}, books proved: {copied}.")
+def backup(folder: Annotated[Path, typer.Argument(help="The target folder, on another disk.")]) -> None:
+    """Back up the database and the pictures (safe while the bot runs) and verify the copy."""
+    settings = _quiet_settings()
+    copied = backups.back_up(settings.data_dir, folder, retention_days=settings.retention_days)
+    typer.echo(f"Backed up to {folder}, ledger verified: {copied}.")
 
 
 @cli.command()
 def restore(
-    folder: Annotated[Path, typer.Argument(help="What `backup` wrote.")],
-    replace: Annotated[bool, typer.Option("--replace", help="Set aside the database that is there.")] = False,
+    folder: Annotated[Path, typer.Argument(help="A folder that `backup` wrote.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the existing database, which is set aside.")
+    ] = False,
 ) -> None:
-    """Put a backup in place while no bot runs."""
+    """Verify and restore a backup (stop the bot first)."""
+    settings = _quiet_settings()
+    copied = backups.restore(
+        folder, settings.data_dir, replace=replace, retention_days=settings.retention_days
+    )
+    typer.echo(f"Restored into {settings.data_dir}, ledger verified: {copied}.")
+
+
+def _quiet_settings() -> Settings:
+    """Return the settings, with only errors logged: what a short command prints is its result."""
     settings = load_settings()
     setup_logging(level="ERROR", secrets=settings.secrets)
-    copied = put_back(folder, settings.data_dir, replace=replace, retention_days=settings.retention_days)
-    typer.echo(f"Restored into {settings.data_dir}, books proved: {copied}.")
-
-
-def _execute(work: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        return asyncio.run(work)
-    except KeyboardInterrupt:
-        logging.getLogger(__name__).info("Stopped")
-        return None
+    return settings
 
 
 def main() -> None:
-    """Run the command line; an operator's mistake is one sentence and exit code 2."""
+    """Run the command line.
+
+    What an operator can correct is one sentence and exit code 2; Typer ends an
+    interrupted command (Ctrl-C) with exit code 130.
+    """
     try:
         cli()
     except OperatorError as error:
         typer.echo(str(error), err=True)
+        sys.exit(2)
+    except (OSError, sqlite3.Error) as error:  # permissions, a full disk, a damaged file
+        typer.echo(f"{error}. Check the disk and the folder in IMG2IMG_DATA_DIR.", err=True)
         sys.exit(2)
 
 

@@ -1,6 +1,6 @@
-"""Announcements: what happened to a job, for whoever listens.
+"""Events: what happened to a job, for whoever listens.
 
-`bot/` announces and never calls a cog. Listeners are plain functions on the event
+`bot/` emits events and never calls a cog. Listeners are plain functions on the event
 loop; one that has more to do starts a task of its own.
 """
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class JobQueued:
-    """A job waits: a new one, or one taken up once more."""
+    """A job waits: a new one, or one that was put back."""
 
     job_id: int
     is_new: bool
@@ -25,7 +25,7 @@ class JobQueued:
 
 @dataclass(frozen=True, slots=True)
 class JobStarted:
-    """A backend is at work on the job, usually for `job_s` seconds; those behind it moved up."""
+    """A backend works on the job, usually for `job_s` seconds; the jobs behind it moved up."""
 
     job_id: int
     can_cancel: bool
@@ -34,7 +34,7 @@ class JobStarted:
 
 @dataclass(frozen=True, slots=True)
 class JobProgressed:
-    """The backend came a step further."""
+    """The backend reported a step."""
 
     job_id: int
     progress: Progress
@@ -49,7 +49,7 @@ class JobRendered:
 
 @dataclass(frozen=True, slots=True)
 class InputRefused:
-    """The member's picture is of no use: only he is told, and the card goes."""
+    """The member's picture can't be used: its card is removed and only they see why."""
 
     job_id: int
     sentence: str
@@ -57,7 +57,7 @@ class InputRefused:
 
 @dataclass(frozen=True, slots=True)
 class JobFailed:
-    """No picture came of it, and it cost nothing."""
+    """No picture was made, and it cost nothing."""
 
     job_id: int
 
@@ -71,31 +71,34 @@ class JobCancelled:
 
 @dataclass(frozen=True, slots=True)
 class BotStopping:
-    """The bot stops; these jobs go on after its restart."""
+    """The bot is stopping; these jobs continue after the restart.
+
+    It comes first for the jobs that wait, then for those that were cut off.
+    """
 
     job_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorAlert:
-    """Something that the operator must mend, in a sentence."""
+    """Something that the operator has to fix, in one sentence."""
 
     sentence: str
 
 
 @dataclass(frozen=True, slots=True)
 class QueuePaused:
-    """No backend takes jobs for want of the operator's credits: those who wait should know."""
+    """The operator's credits are used up and no backend takes jobs: waiting cards should say so."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueResumed:
-    """The credits are back, and jobs go on."""
+    """The operator's credits were topped up; jobs go on."""
 
 
 @dataclass(frozen=True, slots=True)
-class TrailGrew:
-    """Something was put on a server's trail that its log channel may want."""
+class AuditLogGrew:
+    """A server's audit log has a new entry, which its log channel may want."""
 
     guild_id: int
 
@@ -112,24 +115,24 @@ Event = (
     | OperatorAlert
     | QueuePaused
     | QueueResumed
-    | TrailGrew
+    | AuditLogGrew
 )
 Listener = Callable[[Event], None]
 
 
 class Events:
-    """Hands each announcement to every listener, in the order they came."""
+    """Hands each event to every listener, in order."""
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Add a listener; call what is returned to take it off again."""
+        """Add a listener; call what is returned to remove it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
     def emit(self, event: Event) -> None:
-        """Tell everyone. A listener that breaks is logged and keeps nobody else from hearing."""
+        """Call every listener. An error of one is logged and doesn't stop the others."""
         for listener in tuple(self._listeners):
             try:
                 listener(event)

@@ -1,8 +1,8 @@
-"""What the bot writes about itself: one line a record, and no secret in any of them.
+"""Logging set-up: one line per record, and no secret in any of them.
 
-Redaction sits in the formatter, the last place every line passes, because the
-libraries below log what they are sent: httpcore writes whole response headers
-at DEBUG, discord.py whole URLs and gateway events with their tokens.
+Redaction is done in the formatter, the last step for every line, because the
+libraries log what they receive: httpcore logs complete response headers at
+DEBUG, discord.py complete URLs and gateway events with their tokens.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ HIDDEN: Final = "[hidden]"
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
-#: What each kind of secret looks like; group 1, where there is one, stays.
-#: Segmind's keys are "SG_" and 16 hex digits. Discord's bot tokens are three
-#: base64url parts, the first of them the bot's id; an interaction's token
-#: starts with "interaction:" in base64 and acts for the bot for 15 minutes.
+#: What each kind of secret looks like; group 1 is kept. Segmind's keys are "SG_"
+#: and 16 hex digits. Discord's bot tokens are three base64url parts, the first
+#: of them the bot's id; an interaction's token starts with "interaction:" in
+#: base64 and can act for the bot for 15 minutes.
 _SHAPES: Final = tuple(
     re.compile(shape)
     for shape in (
@@ -39,11 +39,11 @@ _SHAPES: Final = tuple(
 
 
 class Redactor:
-    """Takes secrets out of text: those it was told, and whatever looks like one."""
+    """Removes secrets from text: the known ones, and whatever looks like one."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = set(secrets) - {""}
-        # Longest first, so that a secret that starts with another one goes whole.
+        # Longest first, so that a secret that starts with another one is removed completely.
         longest_first = sorted(known, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if known else None
 
@@ -59,7 +59,7 @@ class Redactor:
 def one_line(text: str) -> str:
     r"""Return `text` with everything unprintable escaped: a newline as `\n`, a bidi mark as `\u202e`.
 
-    Whoever can put a line break into a log can write lines of their own there.
+    Otherwise a line break in a prompt could forge a log record.
     """
     if text.isprintable():
         return text
@@ -77,24 +77,24 @@ class RedactingFormatter(logging.Formatter):
         self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the whole text of `record`, traceback included, without secrets."""
+        """Return the complete text of `record`, traceback included, without secrets."""
         fresh = copy.copy(record)
-        fresh.exc_text = None  # another handler's rendering, which the base class would take as it is
+        fresh.exc_text = None  # another handler's rendering, which the base class would reuse
         return self._redact(super().format(fresh))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging.Formatter's name
-        """Return the record's own line."""
+        """Return the record's first line."""
         return one_line(super().formatMessage(record))
 
     def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802  # logging.Formatter's name
-        """Return the traceback, indented so that no message in it can pass for a record."""
+        """Return the traceback, indented so that no message in it looks like a record."""
         return "\n".join(f"    {one_line(line)}" for line in super().formatException(ei).splitlines())
 
 
 def setup_logging(*, level: str | int, secrets: Iterable[str], stream: TextIO | None = None) -> None:
-    """Write everything from `level` up to `stream` (standard error by default), redacted.
+    """Log records of `level` and above to `stream` (standard error by default), redacted.
 
-    Called again, it replaces what it set up before and leaves other handlers alone.
+    A second call replaces the handler of the first and leaves other handlers alone.
     """
     handler = logging.StreamHandler(stream)
     handler.set_name(__name__)
@@ -104,5 +104,5 @@ def setup_logging(*, level: str | int, secrets: Iterable[str], stream: TextIO | 
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    # Its DEBUG lines are whole response headers, a dozen lines a call.
+    # Its DEBUG lines are complete response headers, a dozen lines per call.
     logging.getLogger("httpcore").setLevel(max(root.level, logging.INFO))

@@ -75,17 +75,17 @@ class Img2ImgParams(BaseModel):
         description="What to keep out of the picture.",
     )
     num_inference_steps: int = Field(
-        default=20, ge=1, le=100, description="More steps: finer, slower, dearer."
+        default=20, ge=1, le=100, description="More steps give finer results but take longer and cost more."
     )
     guidance_scale: float = Field(default=5.0, ge=1, le=20, description="How closely to follow the prompt.")
-    seed: int = Field(ge=0, le=SEED_MAX, description="The same seed gives the same picture again.")
+    seed: int = Field(ge=0, le=SEED_MAX, description="The same seed and options give the same picture again.")
     samples: int = Field(default=1, ge=1, le=4, description="How many pictures to make.")
     strength: float = Field(
         default=0.7, ge=0, le=1, description="How far from your picture: 0 keeps it, 1 ignores it."
     )
     sampler: Sampler = Field(default="dpmpp_2m", description="The solver that removes the noise.")
     scheduler: Scheduler = Field(
-        default="sgm_uniform", description="How the noise falls; karras and exponential change little."
+        default="sgm_uniform", description="How the noise decreases; karras and exponential change little."
     )
 
     def with_seed(self, seed: int) -> Self:

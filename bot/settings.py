@@ -1,7 +1,8 @@
-"""Settings: environment variables with the prefix `IMG2IMG_`, and a `.env` file beside them."""
+"""Settings: environment variables with the prefix `IMG2IMG_`, and a `.env` file in the working directory."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,14 +15,17 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from bot.credits.limits import Ceilings
+from bot.credits.prices import Prices
 from bot.errors import OperatorError
+from bot.jobs.fair_queue import QueueLimits
 
 BackendName = Literal["segmind", "gpu", "painter"]
 PREFIX = "IMG2IMG_"
 
 
 class BackendPrice(BaseModel):
-    """What one backend's pictures cost, where it differs from the prices for all; in credits."""
+    """What one backend's pictures cost, in credits; None: the same as everywhere."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -32,7 +36,7 @@ class BackendPrice(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Everything an operator may set. Credits are whole; sizes and times carry their unit in the name."""
+    """Everything an operator can set. Credits are whole numbers; names of sizes and times end in the unit."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
@@ -41,96 +45,113 @@ class Settings(BaseSettings):
     discord_token: SecretStr | None = Field(default=None, description="The bot's token from Discord.")
     segmind_api_key: SecretStr | None = Field(default=None, description="The key of Segmind's hosted API.")
     segmind_base_url: str = Field(
-        default="https://api.segmind.com", pattern=r"^https?://", description="Where the hosted API is."
+        default="https://api.segmind.com", pattern=r"^https?://", description="The address of the hosted API."
     )
-    segmind_concurrency_max: int = Field(default=4, ge=1, le=64, description="Jobs at Segmind at once.")
+    segmind_concurrency_max: int = Field(
+        default=4, ge=1, le=64, description="The most concurrent jobs at Segmind."
+    )
     gpu_url: str | None = Field(
-        default=None, pattern=r"^https?://", description="Where a GPU server of yours runs already."
+        default=None, pattern=r"^https?://", description="The address of a GPU server that already runs."
     )
     gpu_model: str | None = Field(
         default=None,
         description="Start a GPU server with this model: a folder, a .safetensors file, a hub id, or tiny.",
     )
     gpu_device: str = Field(
-        default="cuda", description="The card of the started GPU server: cuda, cuda:1, cpu."
+        default="cuda", description="The device of the started GPU server: cuda, cuda:1, cpu."
     )
     gpu_api_key: SecretStr | None = Field(
-        default=None, description="The key of the GPU server, if it has keys."
+        default=None, description="The GPU server's key, if it requires one."
     )
-    gpu_concurrency_max: int = Field(default=8, ge=1, le=256, description="Jobs at the GPU server at once.")
-    painter_concurrency_max: int = Field(default=2, ge=1, le=64, description="Jobs painted at once.")
+    gpu_concurrency_max: int = Field(
+        default=8, ge=1, le=256, description="The most concurrent jobs at the GPU server."
+    )
+    painter_concurrency_max: int = Field(
+        default=2, ge=1, le=64, description="The most concurrent jobs of the painter."
+    )
     backends: Annotated[tuple[BackendName, ...], NoDecode] = Field(
         default=(),
-        description="Backends in order of preference, with commas; by default those that are set up.",
+        description="Backends (segmind, gpu, painter), comma-separated, in order of preference; by default"
+        " those that are set up.",
     )
     spill_wait_s: float = Field(
         default=30,
         ge=0,
-        description="Seconds that jobs wait for a busy backend before the next of its kind helps out.",
+        description="Seconds that jobs wait for a busy backend before another of its kind takes them.",
     )
-    data_dir: Path = Field(default=Path("data"), description="Where database and pictures are kept.")
-    retention_days: int = Field(default=30, ge=1, description="How long pictures are kept.")
+    data_dir: Path = Field(default=Path("data"), description="The folder for the database and the pictures.")
+    retention_days: int = Field(default=30, ge=1, description="Days that pictures are kept.")
 
     daily_allowance: int = Field(
         default=40,
         ge=0,
         le=1_000_000,
-        description="A member's free credits a UTC day, where a server sets none.",
+        description="A member's free credits per UTC day, unless the server sets its own.",
     )
-    price_per_sample: int = Field(default=1, ge=0, le=1_000_000, description="Credits for each picture.")
+    price_per_sample: int = Field(default=1, ge=0, le=1_000_000, description="Credits per picture.")
     price_per_step: float = Field(
-        default=0, ge=0, le=10_000, allow_inf_nan=False, description="Credits for each step, on top."
+        default=0, ge=0, le=10_000, allow_inf_nan=False, description="Additional credits per step."
     )
     price_per_megapixel: float = Field(
-        default=0, ge=0, le=10_000, allow_inf_nan=False, description="Credits for each megapixel, on top."
+        default=0, ge=0, le=10_000, allow_inf_nan=False, description="Additional credits per megapixel."
     )
     price_per_megapixel_step: float = Field(
         default=0.15,
         ge=0,
         le=10_000,
         allow_inf_nan=False,
-        description="Credits for each step of a megapixel, on top.",
+        description="Additional credits per megapixel and step.",
     )
     prices: dict[BackendName, BackendPrice] = Field(
         default={},
-        description='Single backends\' own prices, as JSON: {"painter": {"per_sample": 0, "per_step": 0.1}}.',
+        description='Prices of single backends, as JSON: {"painter": {"per_sample": 0, "per_step": 0.1}}.',
     )
 
     allowance_max: int = Field(
-        default=1_000_000, ge=0, le=1_000_000, description="The highest daily allowance moderators may give."
+        default=1_000_000,
+        ge=0,
+        le=1_000_000,
+        description="The highest daily allowance that moderators may set.",
     )
     grant_max: int = Field(
-        default=1_000_000, ge=1, le=1_000_000, description="The most credits moderators may move in one act."
+        default=1_000_000,
+        ge=1,
+        le=1_000_000,
+        description="The most credits that moderators may grant or take at once.",
     )
     guild_daily_max: int | None = Field(
-        default=None, ge=0, description="The most credits that one server may spend a UTC day; empty: no cap."
+        default=None,
+        ge=0,
+        description="The most credits that one server may spend per UTC day; empty: no limit.",
     )
     provider_daily_max: int | None = Field(
         default=None,
         ge=0,
-        description="The most credits that all servers together may spend a UTC day; empty: no cap.",
+        description="The most credits that all servers together may spend per UTC day; empty: no limit.",
     )
     provider_low_credits: float = Field(
         default=5.0,
         ge=0,
         allow_inf_nan=False,
-        description="Below this balance at a provider (its own credits) the operator is alerted, once.",
+        description="A provider's balance, in its own credits, below which the operator is alerted once.",
     )
-    steps_max: int = Field(default=100, ge=1, le=100, description="The most steps of a picture, anywhere.")
-    samples_max: int = Field(default=4, ge=1, le=4, description="The most pictures of a job, anywhere.")
+    steps_max: int = Field(
+        default=100, ge=1, le=100, description="The most steps per picture, in every server."
+    )
+    samples_max: int = Field(default=4, ge=1, le=4, description="The most pictures per job, in every server.")
 
-    waiting_max: int = Field(default=2_000, ge=1, description="Jobs that may wait in all.")
-    guild_waiting_max: int = Field(default=200, ge=1, description="Jobs that may wait in one server.")
-    member_waiting_max: int = Field(default=5, ge=1, description="Jobs that one member may have waiting.")
-    guild_running_max: int = Field(default=4, ge=1, description="Jobs that may run at once in one server.")
-    member_running_max: int = Field(default=2, ge=1, description="Jobs that one member may have running.")
+    waiting_max: int = Field(default=2_000, ge=1, description="The most waiting jobs in total.")
+    guild_waiting_max: int = Field(default=200, ge=1, description="The most waiting jobs per server.")
+    member_waiting_max: int = Field(default=5, ge=1, description="The most waiting jobs per member.")
+    guild_running_max: int = Field(default=4, ge=1, description="The most running jobs per server.")
+    member_running_max: int = Field(default=2, ge=1, description="The most running jobs per member.")
 
-    decoder_children: int = Field(default=2, ge=1, le=32, description="Processes that decode pictures.")
+    decoder_children: int = Field(default=2, ge=1, le=32, description="Child processes that decode pictures.")
     shutdown_grace_s: float = Field(
-        default=60, ge=0, description="How long running jobs may finish on SIGTERM."
+        default=60, ge=0, description="Seconds that running jobs may take to finish after SIGTERM."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="What is logged."
+        default="INFO", description="The lowest level that is logged: DEBUG, INFO, WARNING or ERROR."
     )
 
     @field_validator("backends", mode="before")
@@ -156,7 +177,7 @@ class Settings(BaseSettings):
 
     @property
     def backends_in_use(self) -> tuple[BackendName, ...]:
-        """The backends in order of preference, the default filled in: what is set up, else painter."""
+        """The backends in order of preference: by default those set up, or else the painter."""
         if self.backends:
             return self.backends
         gpu: tuple[BackendName, ...] = ("gpu",) if self.gpu_url or self.gpu_model else ()
@@ -164,14 +185,57 @@ class Settings(BaseSettings):
         return gpu + segmind or ("painter",)
 
     @property
+    def default_prices(self) -> Prices:
+        """The prices of every backend that has none of its own."""
+        return Prices(
+            per_sample=self.price_per_sample,
+            per_step=self.price_per_step,
+            per_megapixel=self.price_per_megapixel,
+            per_megapixel_step=self.price_per_megapixel_step,
+        )
+
+    @property
+    def prices_by_backend(self) -> dict[str, Prices]:
+        """The prices of the backends that have their own, by name."""
+        return {
+            name: replace(self.default_prices, **price.model_dump(exclude_none=True))
+            for name, price in self.prices.items()
+        }
+
+    @property
+    def ceilings(self) -> Ceilings:
+        """What moderators can't exceed."""
+        return Ceilings(
+            allowance_max=self.allowance_max,
+            grant_max=self.grant_max,
+            guild_daily_max=self.guild_daily_max,
+            provider_daily_max=self.provider_daily_max,
+            running_max=self.member_running_max,
+            waiting_max=self.member_waiting_max,
+            steps_max=self.steps_max,
+            samples_max=self.samples_max,
+        )
+
+    @property
+    def queue_limits(self) -> QueueLimits:
+        """How many jobs may wait and run."""
+        return QueueLimits(
+            guild_running_max=self.guild_running_max,
+            member_running_max=self.member_running_max,
+            waiting_max=self.waiting_max,
+            guild_waiting_max=self.guild_waiting_max,
+            member_waiting_max=self.member_waiting_max,
+        )
+
+    @property
     def secrets(self) -> tuple[str, ...]:
-        """What must never be seen in a log."""
+        """What must never appear in a log."""
         secrets = (self.discord_token, self.segmind_api_key, self.gpu_api_key)
         return tuple(s.get_secret_value() for s in secrets if s)
 
 
 def bare_settings(**given: Any) -> Settings:
-    """Return settings of `given` and the defaults alone, whatever is in the environment and `.env`."""
+    """Return the defaults with `given`, ignoring the environment and `.env`."""
 
     class Bare(Settings):
         @classmethod
@@ -188,25 +252,27 @@ def bare_settings(**given: Any) -> Settings:
 
 
 def load_settings(**given: Any) -> Settings:
-    """Return the settings, `given` ones first, then the environment, then `.env`.
+    """Return the settings: `given` takes precedence over the environment, and that over `.env`.
 
-    Raises `OperatorError` naming each variable that is wrong, never its value.
+    Raises `OperatorError` that names each wrong variable, never its value.
     """
     try:
         settings = Settings(**given)
     except ValidationError as error:
         wrong = "; ".join(f"{_variable(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False))
-        raise OperatorError(f"These settings are wrong, please mend them: {wrong}.") from None
+        raise OperatorError(f"Please correct these settings: {wrong}.") from None
     except SettingsError as error:
-        raise OperatorError(f"A setting can't be read, please mend it: {error}.") from None
+        raise OperatorError(f"Please correct this setting: {error}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"The file .env can't be read: {error}.") from None
     if "segmind" in settings.backends_in_use and settings.segmind_api_key is None:
         raise OperatorError(
             f"{PREFIX}SEGMIND_API_KEY is empty, but segmind is among {PREFIX}BACKENDS; set it."
         )
     if "gpu" in settings.backends_in_use and not (settings.gpu_url or settings.gpu_model):
         raise OperatorError(
-            f"gpu is among {PREFIX}BACKENDS; set {PREFIX}GPU_MODEL to start a server,"
-            f" or {PREFIX}GPU_URL to use one that runs."
+            f"gpu is among {PREFIX}BACKENDS; set {PREFIX}GPU_MODEL to start a GPU server,"
+            f" or {PREFIX}GPU_URL to use one that already runs."
         )
     return settings
 

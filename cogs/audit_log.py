@@ -1,7 +1,7 @@
-"""Mirrors a server's trail to its log channel, and lets members report pictures to it.
+"""Mirrors each server's audit log to its log channel, and lets members report pictures to it.
 
-An outbox: the trail is in the database, each server remembers how far its log channel has
-seen it. After a crash, or where the channel could not be reached, the mirror goes on from there.
+The log is in the database, and each server's cursor says how far its channel has come: after a
+crash, or where the channel could not be reached, mirroring continues from there.
 """
 
 from __future__ import annotations
@@ -16,44 +16,50 @@ from discord import ui
 from discord.ext import commands
 
 from bot.errors import JobGone
-from bot.events import Event, JobCancelled, JobFailed, JobQueued, JobRendered, TrailGrew
+from bot.events import AuditLogGrew, Event, JobCancelled, JobFailed, JobQueued, JobRendered
+from bot.gateway.buttons import JobButton
 from bot.gateway.client import Img2ImgBot
-from bot.gateway.interactions import NO_MENTIONS, GuardedModal, JobButton, reply
-from bot.moderation.audit import Told
-from bot.params import Img2ImgParams
+from bot.gateway.escaping import plain
+from bot.gateway.interactions import NO_MENTIONS, reply
+from bot.gateway.modals import GuardedModal
+from bot.jobs.records import params_of
+from bot.moderation.audit_log import AuditLog, LogItem
 from bot.text import credits_text
-from cogs.cards import OPERATION_NAMES, plain
-from cogs.listings import TEXT_CHARS_MAX, act_text
-from cogs.permissions import server_of
-from db.audit_log import Behind
+from cogs.actors import guild_id_of, person_of
+from cogs.cards import OPERATION_NAMES
+from cogs.changes import TEXT_CHARS_MAX, record_text
+from db.audit_log import LogCursor
 from db.jobs import Job
+from db.operations import Operation
 
 log = logging.getLogger(__name__)
 
-GAP_S: Final = 2.0
+GAP_S: Final = 2.0  # lets what happens together share a message
 PROMPT_CHARS_LOGGED: Final = 400
 WHY_CHARS_MAX: Final = 300
+MODAL_TIMEOUT_S: Final = 900  # as long as its token lives
 _ABOUT_JOBS: Final = (JobQueued, JobRendered, JobFailed, JobCancelled)
 
 
-class AuditLog(commands.Cog):
-    """Tells log channels what happened in their servers."""
+class LogChannels(commands.Cog):
+    """Posts to log channels what happened in their servers."""
 
     def __init__(self, bot: Img2ImgBot) -> None:
         self._bot = bot
         self._app = bot.app
+        self._log = bot.app.audit_log
         self._guilds: set[int] = set()
         self._round: asyncio.Task[None] | None = None
         self._again = False
-        self._unsubscribe = bot.app.events.subscribe(self._heard)
-        bot.on_press("report", self._report)
+        self._unsubscribe = bot.app.events.subscribe(self._on_event)
+        bot.on_press(Operation.REPORT, self._report)
 
     async def cog_load(self) -> None:
-        """Learn which servers want a log."""
-        self._guilds = await self._app.trail.logged_guilds()
+        """Look up which servers have a log channel."""
+        self._guilds = await self._log.guilds_with_log_channel()
 
     async def cog_unload(self) -> None:
-        """Stop; what was not mirrored yet is at the next start."""
+        """Stop; the next start mirrors the rest."""
         self._unsubscribe()
         if self._round:
             self._round.cancel()
@@ -64,8 +70,8 @@ class AuditLog(commands.Cog):
         """Catch up on what happened before a restart."""
         self._wake()
 
-    def _heard(self, event: Event) -> None:
-        if isinstance(event, TrailGrew) or (self._guilds and isinstance(event, _ABOUT_JOBS)):
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, AuditLogGrew) or (self._guilds and isinstance(event, _ABOUT_JOBS)):
             self._wake()
 
     def _wake(self) -> None:
@@ -77,45 +83,45 @@ class AuditLog(commands.Cog):
         try:
             while self._again:
                 self._again = False
-                self._guilds = await self._app.trail.logged_guilds()
+                self._guilds = await self._log.guilds_with_log_channel()
                 if self._guilds:
                     await self._app.clock.sleep(GAP_S)
-                for server in await self._app.trail.behind():
-                    await self._mirror(server)
+                for cursor in await self._log.pending_cursors():
+                    await self._mirror(cursor)
         finally:
             self._round = None
 
-    async def _mirror(self, server: Behind) -> None:
-        told = await self._app.trail.next_for(server)
-        channel = self._bot.get_partial_messageable(server.channel_id, guild_id=server.guild_id)
+    async def _mirror(self, cursor: LogCursor) -> None:
+        items = await self._log.items_after(cursor)
+        channel = self._bot.get_partial_messageable(cursor.channel_id, guild_id=cursor.guild_id)
         try:
-            for last, text, files in await self._posts(told):
+            for last, text, files in await self._posts(items):
                 # The nonce keeps a second try within minutes from showing twice.
                 await channel.send(text, files=files, nonce=last, allowed_mentions=NO_MENTIONS)
-                await self._app.trail.mirrored(server.guild_id, last)
+                await self._log.advance_cursor(cursor.guild_id, last)
         except (discord.HTTPException, OSError) as error:
-            log.warning("The log channel of server %d could not be told: %s", server.guild_id, error)
+            log.warning("Posting to the log channel of server %d failed: %s", cursor.guild_id, error)
             return
-        self._again = self._again or bool(told)
+        self._again = self._again or bool(items)
 
-    async def _posts(self, told: list[Told]) -> list[tuple[int, str, list[discord.File]]]:
-        """Return messages: the last entry in each, its text and its files; lines without files share one."""
+    async def _posts(self, items: list[LogItem]) -> list[tuple[int, str, list[discord.File]]]:
+        """Return each message's last entry id, text and files; lines without files share one."""
         posts: list[tuple[int, str, list[discord.File]]] = []
-        for one in told:
-            line, files = line_of(one), await self._files(one)
+        for item in items:
+            line, files = line_of(item), await self._files(item)
             has_room = posts and not posts[-1][2] and len(posts[-1][1]) + len(line) < TEXT_CHARS_MAX
             if has_room and not files:
-                posts[-1] = (one.entry.id, f"{posts[-1][1]}\n{line}", [])
+                posts[-1] = (item.entry.id, f"{posts[-1][1]}\n{line}", [])
             else:
-                posts.append((one.entry.id, line, files))
+                posts.append((item.entry.id, line, files))
         return posts
 
-    async def _files(self, one: Told) -> list[discord.File]:
-        """Return the source and the pictures of a job that was made or reported, as far as they are kept."""
-        job = one.job
-        if job is None or one.entry.kind not in {"rendered", "reported"}:
+    async def _files(self, item: LogItem) -> list[discord.File]:
+        """Return the source and pictures of a job that was rendered or reported, as far as still stored."""
+        job = item.job
+        if job is None or item.entry.kind not in {"rendered", "reported"}:
             return []
-        named = [("source", job.input_hash), *((f"result-{r.sample + 1}", r.hash) for r in one.results)]
+        named = [("source", job.input_hash), *((f"result-{r.sample + 1}", r.hash) for r in item.results)]
         files = []
         for name, digest in named:
             try:
@@ -126,19 +132,17 @@ class AuditLog(commands.Cog):
             files.append(discord.File(io.BytesIO(data), filename, spoiler=job.age_restricted))
         return files
 
-    # -------------------------------------------------------------------- reporting
-
     async def _report(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
-        view = await self._app.jobs.view(button.job_id, guild_id=server_of(interaction))
-        await interaction.response.send_modal(_ReportModal(self._bot, view.job.id))
+        await self._app.job_records.view(button.job_id, guild_id=guild_id_of(interaction))
+        await interaction.response.send_modal(_ReportModal(self._log, button.job_id))
 
 
 class _ReportModal(GuardedModal):
     """Asks what is wrong with a picture."""
 
-    def __init__(self, bot: Img2ImgBot, job_id: int) -> None:
-        super().__init__(title="Report this picture", timeout=900)
-        self._bot = bot
+    def __init__(self, audit_log: AuditLog, job_id: int) -> None:
+        super().__init__(title="Report this picture", timeout=MODAL_TIMEOUT_S)
+        self._log = audit_log
         self._job_id = job_id
         self.why: ui.TextInput[Any] = ui.TextInput(
             style=discord.TextStyle.paragraph, max_length=WHY_CHARS_MAX, placeholder="What is wrong with it?"
@@ -146,40 +150,35 @@ class _ReportModal(GuardedModal):
         self.add_item(ui.Label(text="For the moderators of this server", component=self.why))
 
     async def submit(self, interaction: discord.Interaction[Any]) -> None:
-        """Put the report on the trail; the log channel has it in a moment."""
-        await self._bot.app.trail.report(
-            self.why.value,
-            guild_id=server_of(interaction),
-            user_id=interaction.user.id,
-            job_id=self._job_id,
-        )
+        """Log the report; the log channel shows it in a moment."""
+        await self._log.report(self.why.value, person_of(interaction), job_id=self._job_id)
         await reply(interaction, "Thank you; the moderators have your report.")
 
 
-def line_of(one: Told) -> str:
-    """Return what a log channel is told of an entry."""
-    when = f"<t:{int(one.entry.at)}:T>"
-    if one.act is not None:
-        return f"🛠️ {when} {act_text(one.act)}"
-    assert one.job is not None  # noqa: S101 - what is no act is about a job
-    return f"{when} {_job_line(one, one.job)}"
+def line_of(item: LogItem) -> str:
+    """Return the line that a log channel shows for an entry."""
+    when = f"<t:{int(item.entry.at)}:T>"
+    if item.record is not None:
+        return f"🛠️ {when} {record_text(item.record)}"
+    assert item.job is not None  # noqa: S101 - what is no moderation action is about a job
+    return f"{when} {_job_line(item, item.job)}"
 
 
-def _job_line(one: Told, job: Job) -> str:
-    who, owner = f"<@{one.entry.user_id}>", f"<@{job.user_id}>"
-    note = plain(one.entry.note, WHY_CHARS_MAX)
+def _job_line(item: LogItem, job: Job) -> str:
+    who, owner = f"<@{item.entry.user_id}>", f"<@{job.user_id}>"
+    note = plain(item.entry.note, WHY_CHARS_MAX)
     what = OPERATION_NAMES[job.operation] or "Picture"
     hidden = " (private)" if job.private else ""
     lines = {
-        "asked": f"🖼️ {what}{hidden} asked by {who} in <#{job.channel_id}>: {_prompt(job)} · job {job.id}",
+        "asked": f"🖼️ {what}{hidden} requested by {who} in <#{job.channel_id}>: {_prompt(job)} · job {job.id}",
         "rendered": f"✅ Made for {who}, {credits_text(job.charged or 0)}: {_link(job)} · {_prompt(job)}",
-        "failed": f"⚠️ Job {job.id} of {who} made no picture: {plain(job.failure or '', WHY_CHARS_MAX)}",
+        "failed": f"⚠️ Job {job.id} of {who} failed: {plain(job.failure or '', WHY_CHARS_MAX)}",
         "cancelled": f"🚫 Job {job.id} of {who} was cancelled",
         "pressed": f"👆 {who} pressed **{note}** on {_link(job)} by {owner}",
         "reported": f"🚩 {who} reports {_link(job)} by {owner}: “{note}” · {_prompt(job)}",
-        "deleted": f"🗑️ {who} took {_link(job)} by {owner} away · {_prompt(job)}",
+        "deleted": f"🗑️ {who} deleted {_link(job)} by {owner} · {_prompt(job)}",
     }
-    return lines[one.entry.kind]
+    return lines[item.entry.kind]
 
 
 def _link(job: Job) -> str:
@@ -189,9 +188,9 @@ def _link(job: Job) -> str:
 
 
 def _prompt(job: Job) -> str:
-    return f"“{plain(Img2ImgParams.model_validate_json(job.request).prompt, PROMPT_CHARS_LOGGED)}”"
+    return f"“{plain(params_of(job).prompt, PROMPT_CHARS_LOGGED)}”"
 
 
 async def setup(bot: Img2ImgBot) -> None:
     """Add the cog."""
-    await bot.add_cog(AuditLog(bot))
+    await bot.add_cog(LogChannels(bot))

@@ -1,7 +1,7 @@
-"""What a job looks like: a job and how far it is go in, a layout comes out. No I/O here.
+"""What a job looks like: takes a job and how far it is, returns a layout. No I/O here.
 
-Every card is a Components V2 layout from its first answer on, so that later edits
-never convert a message. Each call makes a new layout of dynamic buttons only.
+Every card is a Components V2 layout from its first message on: Discord lets no edit turn one
+back into plain text. Each call returns a new layout, with dynamic buttons only.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from typing import Any, Final
 import discord
 from discord import ui
 
-from bot.gateway.interactions import JobButton
-from bot.jobs.service import JobView
+from bot.gateway.buttons import JobButton
+from bot.gateway.escaping import one_line, plain
+from bot.jobs.records import JobView
 from bot.params import DEFAULT_NEGATIVE_PROMPT
 from bot.text import credits_text, duration_text, ordinal
+from db.operations import Operation
 
-PROMPT_CHARS_SHOWN: Final = 300
-ALT_CHARS_MAX: Final = 256
+PROMPT_CHARS_SHOWN: Final = 300  # a few lines on a phone, so that the buttons stay in view
+ALT_CHARS_MAX: Final = 256  # as discord.py documents it
 PREVIEW_NAME: Final = "preview.jpg"
-PREVIEW_ALT: Final = "The picture as it is by now"
-BAR_CELLS: Final = 12
+PREVIEW_ALT: Final = "Preview of the picture in progress"
+BAR_CELLS: Final = 12  # fits on one line of a phone
 
 WAITING_COLOUR: Final = 0x80848E
 RUNNING_COLOUR: Final = 0x5865F2
@@ -29,32 +31,36 @@ DONE_COLOUR: Final = 0x248046
 FAILED_COLOUR: Final = 0xDA373C
 
 PAUSED: Final = (
-    "The bot's credits at the picture service are used up; the operator was told."
-    " Your picture is made by itself when they are back; nothing is charged before, and you can cancel."
+    "The bot has run out of credits at the image service, and its operator has been notified."
+    " Your picture will be made as soon as they're topped up."
+    " You won't be charged until then, and you can cancel."
 )
 
 OPERATION_NAMES: Final = {
-    "img2img": "",
-    "reroll": "Reroll",
-    "vary_subtle": "Subtle variation",
-    "vary_strong": "Strong variation",
+    Operation.IMG2IMG: "",
+    Operation.REROLL: "Reroll",
+    Operation.VARY_SUBTLE: "Subtle variation",
+    Operation.VARY_STRONG: "Strong variation",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The job waits at `place` (1 is next), `wait_s` from its picture, or until the operator has credits."""
+    """The job is at `position` in the queue (1 is next), its picture expected in `wait_s` seconds.
 
-    place: int
+    `is_paused` means that it waits until the operator has credits again.
+    """
+
+    position: int
     wait_s: float
     is_paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The job is being made; `step` of `steps`, or no steps where the backend tells none.
+    """The job runs: `step` of `steps`, or `steps` 0 where the backend reports none.
 
-    `preview` is a small JPEG of the picture as it is by now, where the backend shows it.
+    `preview` is a small JPEG of the picture in progress, where the backend sends one.
     """
 
     can_cancel: bool
@@ -66,7 +72,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The bot stops: the job goes on after its restart."""
+    """The bot is stopping: the job goes on after the restart."""
 
 
 Face = Waiting | Running | Held
@@ -80,35 +86,44 @@ class Maker:
     uses_model: bool
 
 
+def live_card(view: JobView, face: Face) -> ui.LayoutView:
+    """Return the card of a job that has not ended."""
+    if isinstance(face, Held):
+        return held_card(view)
+    if isinstance(face, Waiting):
+        return waiting_card(view, face)
+    return running_card(view, face)
+
+
 def waiting_card(view: JobView, face: Waiting) -> ui.LayoutView:
-    """Return the card of a job in line: its place, the wait, the price, Cancel."""
-    place = "Next in line" if face.place == 1 else f"{ordinal(face.place)} in line"
-    head = f"### ⏳ {place}, {duration_text(face.wait_s)}"
+    """Return the card of a job in the queue: its position, the wait, the price, Cancel."""
+    position = "Next in line" if face.position == 1 else f"{ordinal(face.position)} in line"
+    head = f"### ⏳ {position}, {duration_text(face.wait_s)}"
     if face.is_paused:
-        head = f"### ⏸️ {place}\n{PAUSED}"
+        head = f"### ⏸️ {position}\n{PAUSED}"
     return _card(WAITING_COLOUR, _asked(view, head), _facts(view, _price(view)), _row(_cancel_button(view)))
 
 
 def running_card(view: JobView, face: Running) -> ui.LayoutView:
-    """Return the card of a job that is being made: a bar where its backend tells steps."""
+    """Return the card of a running job: a progress bar where its backend reports steps."""
     if face.steps:
         head = f"### 🎨 Step {face.step} of {face.steps}\n{_bar(face.step, face.steps)}"
     else:
         head = f"### 🎨 Making your picture, {duration_text(face.wait_s)}"
     cancel = [_row(_cancel_button(view))] if face.can_cancel else []
-    grows = [_gallery(PREVIEW_ALT, [PREVIEW_NAME])] if face.preview else []
-    return _card(RUNNING_COLOUR, *grows, _asked(view, head), _facts(view, _price(view)), *cancel)
+    preview = [_gallery(PREVIEW_ALT, [PREVIEW_NAME])] if face.preview else []
+    return _card(RUNNING_COLOUR, *preview, _asked(view, head), _facts(view, _price(view)), *cancel)
 
 
 def held_card(view: JobView) -> ui.LayoutView:
     """Return the card of a job that goes on after a restart."""
-    head = "### 💤 The bot is being restarted\nYour picture comes by itself when it is back."
+    head = "### 💤 The bot is being restarted\nYour picture will appear here once it's back."
     return _card(WAITING_COLOUR, ui.TextDisplay(f"{head}\n{_asked(view)}\n-# {_by(view)}"))
 
 
 def result_card(view: JobView, maker: Maker, filenames: list[str]) -> ui.LayoutView:
     """Return the card of a finished job; `filenames` are those of the files sent along, in order."""
-    alt = _one_line(f"Picture made from the prompt: {view.params.prompt}", ALT_CHARS_MAX)
+    alt = one_line(f"Picture made from the prompt: {view.params.prompt}", ALT_CHARS_MAX)
     facts = _facts(view, _settings(view), f"-# {_paid(view)}", f"-# {_made_by(maker)}")
     return _card(DONE_COLOUR, _gallery(alt, filenames), _asked(view), facts, *_result_rows(view))
 
@@ -116,7 +131,7 @@ def result_card(view: JobView, maker: Maker, filenames: list[str]) -> ui.LayoutV
 def failed_card(view: JobView) -> ui.LayoutView:
     """Return the card of a job that made no picture, with the reason; it can be tried again."""
     head = ui.TextDisplay[Any](f"### ⚠️ No picture this time\n{view.job.failure}")
-    again = _row(JobButton.make("reroll", view.job.id, label="Try again", emoji="🔄"))
+    again = _row(JobButton.make(Operation.REROLL, view.job.id, label="Try again", emoji="🔄"))
     rows = [again] if view.job.input_hash else []
     return _card(FAILED_COLOUR, head, _asked(view), _facts(view, f"-# {_by(view)}"), *rows)
 
@@ -131,9 +146,6 @@ def moved_card(view: JobView, address: str) -> ui.LayoutView:
     """Return the card of a job whose picture is shown elsewhere."""
     head = f"### ✅ [Your picture is here]({address})"
     return _card(DONE_COLOUR, _asked(view, head), _facts(view, f"-# {_paid(view)}"))
-
-
-# ------------------------------------------------------------------------ pieces
 
 
 def _card(colour: int, *items: ui.Item[Any]) -> ui.LayoutView:
@@ -153,37 +165,39 @@ def _row(*buttons: JobButton) -> ui.ActionRow[Any]:
 
 
 def _cancel_button(view: JobView) -> JobButton:
-    return JobButton.make("cancel", view.job.id, label="Cancel", style=discord.ButtonStyle.danger)
+    return JobButton.make(Operation.CANCEL, view.job.id, label="Cancel", style=discord.ButtonStyle.danger)
 
 
 def _result_rows(view: JobView) -> list[ui.Item[Any]]:
     job_id = view.job.id
-    reroll = JobButton.make("reroll", job_id, label="Reroll", emoji="🔄")
-    delete = JobButton.make("delete", job_id, label="Delete", emoji="🗑️")
-    report = JobButton.make("report", job_id, label="Report", emoji="🚩")
+    reroll = JobButton.make(Operation.REROLL, job_id, label="Reroll", emoji="🔄")
+    delete = JobButton.make(Operation.DELETE, job_id, label="Delete", emoji="🗑️")
+    report = JobButton.make(Operation.REPORT, job_id, label="Report", emoji="🚩")
     if len(view.results) == 1:
-        sample = view.results[0].sample
-        subtle = JobButton.make("subtle", job_id, sample=sample, label="Vary (subtle)", emoji="✨")
-        strong = JobButton.make("strong", job_id, sample=sample, label="Vary (strong)", emoji="🌀")
+        (subtle,) = _one_each(view, Operation.VARY_SUBTLE, "Vary (subtle)", "✨")
+        (strong,) = _one_each(view, Operation.VARY_STRONG, "Vary (strong)", "🌀")
         return [_row(reroll, subtle, strong, delete, report)]
     return [
         ui.TextDisplay("✨ **Vary (subtle)**: which picture?"),
-        _row(*_one_each(view, "subtle")),
+        _row(*_one_each(view, Operation.VARY_SUBTLE)),
         ui.TextDisplay("🌀 **Vary (strong)**: which picture?"),
-        _row(*_one_each(view, "strong")),
+        _row(*_one_each(view, Operation.VARY_STRONG)),
         _row(reroll, delete, report),
     ]
 
 
-def _one_each(view: JobView, operation: str) -> list[JobButton]:
+def _one_each(
+    view: JobView, operation: Operation, label: str | None = None, emoji: str | None = None
+) -> list[JobButton]:
+    """Return a button for each picture, with its number from 1 unless there is a `label`."""
     return [
-        JobButton.make(operation, view.job.id, sample=result.sample, label=str(number))
+        JobButton.make(operation, view.job.id, sample=result.sample, label=label or str(number), emoji=emoji)
         for number, result in enumerate(view.results, start=1)
     ]
 
 
 def _asked(view: JobView, head: str = "") -> ui.TextDisplay[Any]:
-    """Return the prompt as a quotation, which ends its text: some clients let a quotation run on."""
+    """Return the prompt as a quotation, last in its text: in some clients it would go on to what follows."""
     return ui.TextDisplay(f"{head}\n> {plain(view.params.prompt, PROMPT_CHARS_SHOWN)}".lstrip())
 
 
@@ -241,15 +255,3 @@ def _made_by(maker: Maker) -> str:
 def _bar(step: int, steps: int) -> str:
     filled = round(BAR_CELLS * step / steps)
     return f"`{'█' * filled}{'░' * (BAR_CELLS - filled)}` {round(100 * step / steps)} %"
-
-
-def plain(text: str, chars_max: int) -> str:
-    """Return `text` on one line, shortened, so that none of it acts as markup, link or mention."""
-    line = _one_line(text, chars_max)
-    return discord.utils.escape_mentions(discord.utils.escape_markdown(line)).replace("://", ":\u200b//")
-
-
-def _one_line(text: str, chars_max: int) -> str:
-    """Return the printable characters of `text` on one line; an ellipsis shows where it was cut."""
-    line = " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
-    return line if len(line) <= chars_max else f"{line[: chars_max - 1]}…"

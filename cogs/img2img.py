@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import discord
 from discord import app_commands, ui
 from discord.ext import commands
 
+from bot.gateway.buttons import JobButton
 from bot.gateway.client import Img2ImgBot
-from bot.gateway.interactions import GuardedModal, JobButton
+from bot.gateway.modals import GuardedModal
 from bot.jobs.inputs import Source
-from bot.jobs.service import Request, check_owner
+from bot.jobs.service import VARIATION_STRENGTHS
 from bot.params import PROMPT_CHARS_MAX, Img2ImgParams
+from cogs.actors import person_of, request_of
 from cogs.options import SAMPLER_OPTION, SCHEDULER_OPTION, FieldOption, help_of, params_from
-from cogs.permissions import check_place, is_moderator, place_of, roles_of
+from cogs.permissions import check_channel
 from cogs.picture_sources import from_attachment, from_message
-from cogs.results import Results
+from db.operations import Operation
 
-MODAL_TIMEOUT_S: Final = 900
+MODAL_TIMEOUT_S: Final = 900  # as long as its token lives
+#: What a member picks from, in words; the values are strengths.
 STRENGTHS: Final = {
     "0.2": "A touch: nearly the same picture",
     "0.35": "Subtle: same picture, new finish",
@@ -35,26 +39,21 @@ class Img2Img(commands.Cog):
     def __init__(self, bot: Img2ImgBot) -> None:
         self._bot = bot
         self._jobs = bot.app.jobs
-        results = bot.get_cog("Results")
-        assert isinstance(results, Results)  # noqa: S101 - loaded before this one
-        self._results = results
         self._menu = app_commands.ContextMenu(name="Use in img2img", callback=self.use_message)
         self._menu.allowed_contexts = app_commands.AppCommandContext(guild=True)
-        bot.on_press("reroll", self._reroll)
-        bot.on_press("subtle", self._vary)
-        bot.on_press("strong", self._vary)
-        bot.on_press("cancel", self._cancel)
-        bot.on_press("delete", self._delete)
+        bot.on_press(Operation.REROLL, self._reroll)
+        for variation in VARIATION_STRENGTHS:
+            bot.on_press(variation, partial(self._vary, variation))
+        bot.on_press(Operation.CANCEL, self._cancel)
+        bot.on_press(Operation.DELETE, self._delete)
 
     async def cog_load(self) -> None:
         """Register the message command."""
         self._bot.tree.add_command(self._menu)
 
     async def cog_unload(self) -> None:
-        """Take the message command off."""
+        """Remove the message command."""
         self._bot.tree.remove_command(self._menu.name, type=self._menu.type)
-
-    # ------------------------------------------------------------------ commands
 
     @app_commands.command(name="img2img", description="Turn a picture into another.")
     @app_commands.describe(
@@ -103,7 +102,7 @@ class Img2Img(commands.Cog):
 
     async def use_message(self, interaction: discord.Interaction[Any], message: discord.Message) -> None:
         """Ask for prompt and strength, then make a new picture from the one in the message."""
-        check_place(interaction)
+        check_channel(interaction)
         await interaction.response.send_modal(_AskModal(self, from_message(message)))
 
     async def start(
@@ -115,48 +114,30 @@ class Img2Img(commands.Cog):
         private: bool | None = None,
     ) -> None:
         """Accept the request and answer with its card."""
-        check_place(interaction)
-        job = await self._jobs.submit(_request(interaction, private=private), params, source)
-        await self._results.post(interaction, job)
-
-    # ------------------------------------------------------------------- buttons
+        check_channel(interaction)
+        job = await self._jobs.submit(request_of(interaction, private=private), params, source)
+        await self._bot.job_cards.post(interaction, job)
 
     async def _reroll(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
-        await self._check_own(interaction, button)
-        job = await self._jobs.reroll(_request(interaction), button.job_id)
-        await self._results.post(interaction, job)
+        check_channel(interaction)
+        job = await self._jobs.reroll(request_of(interaction), button.job_id)
+        await self._bot.job_cards.post(interaction, job)
 
-    async def _vary(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
-        await self._check_own(interaction, button)
+    async def _vary(
+        self, operation: Operation, interaction: discord.Interaction[Any], button: JobButton
+    ) -> None:
+        check_channel(interaction)
         job = await self._jobs.vary(
-            _request(interaction),
-            button.job_id,
-            sample=button.sample or 0,
-            strong=button.operation == "strong",
+            request_of(interaction), button.job_id, sample=button.sample or 0, operation=operation
         )
-        await self._results.post(interaction, job)
-
-    async def _check_own(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
-        check_place(interaction)
-        view = await self._jobs.view(button.job_id, guild_id=interaction.guild_id or 0)
-        check_owner(view.job, interaction.user.id)
+        await self._bot.job_cards.post(interaction, job)
 
     async def _cancel(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
-        await self._jobs.cancel(
-            button.job_id,
-            guild_id=interaction.guild_id or 0,
-            user_id=interaction.user.id,
-            is_moderator=is_moderator(interaction),
-        )
+        await self._jobs.cancel(person_of(interaction), button.job_id)
         await interaction.response.defer()
 
     async def _delete(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
-        await self._jobs.delete(
-            button.job_id,
-            guild_id=interaction.guild_id or 0,
-            user_id=interaction.user.id,
-            is_moderator=is_moderator(interaction),
-        )
+        await self._jobs.delete(person_of(interaction), button.job_id)
         await interaction.response.defer()
         await interaction.delete_original_response()
 
@@ -188,22 +169,6 @@ class _AskModal(GuardedModal):
         strength = float(self.strength.values[0]) if self.strength.values else None
         params = params_from(prompt=self.prompt.value, strength=strength)
         await self._cog.start(interaction, params, self._source)
-
-
-def _request(interaction: discord.Interaction[Any], *, private: bool | None = None) -> Request:
-    assert interaction.guild_id is not None  # noqa: S101 - check_place came before
-    assert interaction.channel_id is not None  # noqa: S101 - likewise
-    return Request(
-        id=interaction.id,
-        guild_id=interaction.guild_id,
-        user_id=interaction.user.id,
-        channel_id=interaction.channel_id,
-        token=interaction.token,
-        token_expires_at=interaction.expires_at.timestamp(),
-        private=private,
-        roles=roles_of(interaction.user),
-        place=place_of(interaction),
-    )
 
 
 async def setup(bot: Img2ImgBot) -> None:

@@ -1,4 +1,4 @@
-"""Slash options made from `Img2ImgParams`: ranges, defaults and help are written there, once."""
+"""Slash options made from `Img2ImgParams`, the one place for ranges, defaults and descriptions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from discord import AppCommandOptionType, app_commands
 from pydantic import ValidationError
 
 from bot.errors import InvalidOption
+from bot.gateway.escaping import plain
 from bot.params import GENTLE_SCHEDULERS, SAMPLERS, SCHEDULERS, Img2ImgParams, random_seed
 
 #: Options whose name on Discord is shorter than the contract's.
 FIELD_OF: Final = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
-CHOICES_MAX: Final = 25
+CHOICES_MAX: Final = 25  # Discord's limit for autocompletion
+VALUE_CHARS_SHOWN: Final = 50  # of a wrong value: enough to recognise it
 
 _FIELDS: Final[dict[str, dict[str, Any]]] = Img2ImgParams.model_json_schema()["properties"]
-_KINDS: Final = {
+_TYPES: Final = {
     "integer": AppCommandOptionType.integer,
     "number": AppCommandOptionType.number,
     "string": AppCommandOptionType.string,
@@ -37,8 +39,8 @@ class FieldOption(app_commands.Transformer):
     """An option with the type and bounds of one field of `Img2ImgParams`."""
 
     def __init__(self, option: str) -> None:
-        self._type = _KINDS[_field(option)["type"]]
-        self._least, self._most = _bounds(option)
+        self._type = _TYPES[_field(option)["type"]]
+        self._minimum, self._maximum = _bounds(option)
 
     @property
     def type(self) -> AppCommandOptionType:
@@ -47,38 +49,39 @@ class FieldOption(app_commands.Transformer):
 
     @property
     def min_value(self) -> Any:
-        """The least value, or length of a text."""
-        return self._least
+        """The smallest value, or the shortest length of a text."""
+        return self._minimum
 
     @property
     def max_value(self) -> Any:
-        """The greatest value, or length of a text."""
-        return self._most
+        """The largest value, or the longest length of a text."""
+        return self._maximum
 
     async def transform(self, _interaction: discord.Interaction[Any], value: Any, /) -> Any:
-        """Return the value as it came: `Img2ImgParams` checks it again."""
+        """Return the value unchanged: a client may ignore the bounds, and `Img2ImgParams` checks them."""
         return value
 
 
 class NameOption(app_commands.Transformer):
-    """A name out of a list longer than Discord's 25 choices, with autocompletion."""
+    """One of a list of names, with autocompletion: the list may exceed Discord's 25 choices."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = names
 
     async def transform(self, _interaction: discord.Interaction[Any], value: Any, /) -> str:
-        """Return the name as it came: autocompletion confines nothing, `Img2ImgParams` does."""
+        """Return the name unchanged: autocompletion allows any text, and `Img2ImgParams` checks it."""
         return str(value)
 
     async def autocomplete(  # type: ignore[override]  # the library types the value for every kind at once
         self, _interaction: discord.Interaction[Any], value: str, /
     ) -> list[app_commands.Choice[str]]:
-        """Offer the names that contain what was typed, those that begin with it first."""
+        """Return the names that contain what was typed, those that begin with it first."""
+        # People write "dpm++ 2m" for what the contract calls "dpmpp_2m".
         typed = value.lower().replace(" ", "_").replace("+", "p")
-        found = sorted(
+        matches = sorted(
             (name for name in self._names if typed in name), key=lambda name: not name.startswith(typed)
         )
-        return [app_commands.Choice(name=_label(name), value=name) for name in found[:CHOICES_MAX]]
+        return [app_commands.Choice(name=_label(name), value=name) for name in matches[:CHOICES_MAX]]
 
 
 def _label(name: str) -> str:
@@ -101,7 +104,7 @@ def _help(option: str) -> str:
 
 
 def params_from(**options: Any) -> Img2ImgParams:
-    """Return the request that these options ask for; None means the default, or a random seed.
+    """Return the options as parameters; None means the default, or a random seed.
 
     Raises `InvalidOption` naming the first option that is out of its range.
     """
@@ -113,18 +116,18 @@ def params_from(**options: Any) -> Img2ImgParams:
     except ValidationError as error:
         field = str(error.errors()[0]["loc"][0])
         option = next((name for name, long in FIELD_OF.items() if long == field), field)
-        raise InvalidOption(_range_sentence(option)) from None
+        raise InvalidOption(_range_sentence(option, given.get(field))) from None
 
 
 def _without_controls(text: str) -> str:
-    """Return `text` with a blank in place of each control character, which no model reads."""
+    """Return `text` with a space in place of each control character, which no model reads."""
     return "".join(" " if unicodedata.category(char) == "Cc" else char for char in text)
 
 
-def _range_sentence(option: str) -> str:
+def _range_sentence(option: str, value: object) -> str:
     if "enum" in _field(option):
-        return f"There is no such {option}; please pick one of the names offered."
-    least, most = _bounds(option)
+        return f"“{plain(str(value), VALUE_CHARS_SHOWN)}” isn't a {option}; please pick one from the list."
+    minimum, maximum = _bounds(option)
     if _field(option)["type"] == "string":
-        return f"Please give a {option} of {least or 0} to {most:,} characters."
-    return f"Please give {option} a value from {least:g} to {most:,}."
+        return f"Please make {option} {minimum or 0} to {maximum:,} characters long."
+    return f"Please choose a value from {minimum:g} to {maximum:,} for {option}."

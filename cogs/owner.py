@@ -1,69 +1,62 @@
-"""For the bot's owner: alerts in a direct message, the books proved and old pictures removed on time."""
+"""For the bot's owner: alerts in a direct message, and `/operator` with the bot's health."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any, Final
 
 import discord
 from discord import app_commands
-from discord.ext import commands, tasks
+from discord.ext import commands
 
-from bot.clock import utc_day
+from bot.app import Health
 from bot.errors import NotAllowed
 from bot.events import Event, OperatorAlert
 from bot.gateway.client import Img2ImgBot
 from bot.gateway.interactions import NO_MENTIONS, TROUBLE, reply
-from db import guilds as rules
-from db import providers
+from bot.runtime.background import BackgroundTasks
 
-#: One alert, not a hundred: the same is said once an hour, and never more than so many things.
+#: One alert, not a hundred: the same sentence once an hour, and at most so many different ones.
 REPEAT_S_MIN: Final = 3_600.0
-ALERTS_AN_HOUR_MAX: Final = 10
+ALERTS_PER_HOUR_MAX: Final = 10
 
 log = logging.getLogger(__name__)
 
 
-class Operator(commands.Cog):
-    """Tells the owner what only he can mend."""
+class Owner(commands.Cog):
+    """Alerts the owner to what only they can fix."""
 
     def __init__(self, bot: Img2ImgBot) -> None:
         self._bot = bot
-        self._told: dict[str, float] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._unsubscribe = bot.app.events.subscribe(self._heard)
-
-    async def cog_load(self) -> None:
-        """Begin the hourly round."""
-        self._hourly.start()
+        self._app = bot.app
+        self._recent_alerts: dict[str, float] = {}
+        self._tasks = BackgroundTasks()
+        self._unsubscribe = bot.app.events.subscribe(self._on_event)
 
     async def cog_unload(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._unsubscribe()
-        self._hourly.cancel()
+        await self._tasks.cancel()
 
-    def _heard(self, event: Event) -> None:
-        if isinstance(event, OperatorAlert) and self._is_news(event.sentence):
-            task = asyncio.create_task(self._alert(event.sentence))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, OperatorAlert) and self._is_new(event.sentence):
+            self._tasks.spawn(self._alert(event.sentence), name="alert to the owner")
 
-    def _is_news(self, sentence: str) -> bool:
-        """Tell whether the owner has not heard the same within the hour."""
-        now = self._bot.app.clock.now()
-        self._told = {said: at for said, at in self._told.items() if now - at < REPEAT_S_MIN}
-        is_news = sentence not in self._told and len(self._told) < ALERTS_AN_HOUR_MAX
-        if is_news:
-            self._told[sentence] = now
-        return is_news
+    def _is_new(self, sentence: str) -> bool:
+        """Return whether the owner has not been sent this within the hour."""
+        now = self._app.clock.now()
+        self._recent_alerts = {s: at for s, at in self._recent_alerts.items() if now - at < REPEAT_S_MIN}
+        is_new = sentence not in self._recent_alerts and len(self._recent_alerts) < ALERTS_PER_HOUR_MAX
+        if is_new:
+            self._recent_alerts[sentence] = now
+        return is_new
 
     async def _alert(self, sentence: str) -> None:
         try:
             info = await self._bot.application_info()
             await info.owner.send(f"⚠️ {sentence}", allowed_mentions=NO_MENTIONS)
         except TROUBLE as error:
-            log.warning("The owner could not be reached: %s", error)
+            log.warning("Could not send the owner a direct message: %s", error)
 
     @app_commands.command(name="operator", description="Health and balances, for the bot's owner.")
     @app_commands.default_permissions()
@@ -71,32 +64,23 @@ class Operator(commands.Cog):
         """Show what only the owner needs to know."""
         if not await self._bot.is_owner(interaction.user):
             raise NotAllowed("Only the bot's owner can do that.")
-        await reply(interaction, await self._health())
+        daily_max = self._app.settings.provider_daily_max
+        text = health_text(await self._app.health(), servers=len(self._bot.guilds), daily_max=daily_max)
+        await reply(interaction, text)
 
-    async def _health(self) -> str:
-        app = self._bot.app
-        day = utc_day(app.clock.now())
-        balances = await app.db.read(providers.balances)
-        spent = await app.db.read(lambda tx: rules.spent(tx, day=day))
-        cap = app.settings.provider_daily_max
-        lines = [
-            f"Waiting: **{len(app.dispatcher.order()):,}** · servers: {len(self._bot.guilds):,}",
-            f"Spent today by all servers: **{spent:,}**{'' if cap is None else f' of {cap:,}'} credits",
-            *(f"{b.backend}: **{b.remaining:g}** credits left, told <t:{int(b.at)}:R>" for b in balances),
-            *([f"⚠️ {app.jobs.paused}"] if app.jobs.paused else []),
-        ]
-        return "\n".join(lines)
 
-    @tasks.loop(hours=1)
-    async def _hourly(self) -> None:
-        try:
-            await self._bot.app.reconcile()
-            removed = await self._bot.app.sweep()
-            log.info("The books add up; %d old pictures removed", removed)
-        except Exception:
-            log.exception("The hourly round failed")
+def health_text(health: Health, *, servers: int, daily_max: int | None) -> str:
+    """Return the bot's health; `daily_max` caps the credits of all servers together."""
+    cap = "" if daily_max is None else f" of {daily_max:,}"
+    lines = [
+        f"Waiting: **{health.waiting:,}** · servers: {servers:,}",
+        f"Spent today by all servers: **{health.spent_today:,}**{cap} credits",
+        *(f"{b.backend}: **{b.remaining:g}** credits left, as of <t:{int(b.at)}:R>" for b in health.balances),
+        *([f"⚠️ {health.pause_reason.value}"] if health.pause_reason else []),
+    ]
+    return "\n".join(lines)
 
 
 async def setup(bot: Img2ImgBot) -> None:
     """Add the cog."""
-    await bot.add_cog(Operator(bot))
+    await bot.add_cog(Owner(bot))

@@ -1,4 +1,4 @@
-"""Pictures that people point at: an attachment of a command, or whatever a message shows."""
+"""Finds the picture that somebody points at: a command's attachment, or whatever a message shows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bot.jobs.inputs import Source
 
 
 def from_attachment(attachment: discord.Attachment) -> Source:
-    """Return the attachment as a source; what Discord says of it is bounded later."""
+    """Return the attachment as a source; the size that Discord reports is checked later."""
     return Source(attachment.url, attachment.size, attachment.width, attachment.height)
 
 
 def from_message(message: discord.Message) -> Source:
-    """Return the first picture that a message shows, wherever it stands.
+    """Return the first picture of a message: of its attachments, then its components, then its embeds.
 
     Raises `UnusablePicture` if there is none.
     """
@@ -29,9 +29,9 @@ def from_message(message: discord.Message) -> Source:
 
 def _pictures(message: discord.Message) -> Iterator[Source]:
     for attachment in message.attachments:
-        if (attachment.content_type or "image/").startswith("image/"):
+        if _may_be_picture(attachment.content_type):
             yield from_attachment(attachment)
-    # A message of components lists no attachments: its pictures stand in galleries and thumbnails.
+    # A message of components lists no attachments: its pictures are in galleries, thumbnails and files.
     for component in message.components:
         yield from _in_component(component)
     for embed in message.embeds:
@@ -42,15 +42,24 @@ def _pictures(message: discord.Message) -> Iterator[Source]:
 
 def _in_component(component: Any) -> Iterator[Source]:
     if isinstance(component, discord.MediaGalleryComponent):
-        for item in component.items:
-            yield _from_media(item.media)
-    elif isinstance(component, discord.ThumbnailComponent):
-        yield _from_media(component.media)
+        shown = [item.media for item in component.items]
+    elif isinstance(component, (discord.ThumbnailComponent, discord.FileComponent)):
+        shown = [component.media]
+    else:
+        shown = []
+    yield from (_from_media(media) for media in shown if _may_be_picture(media.content_type))
     for child in getattr(component, "children", ()):
         yield from _in_component(child)
     if accessory := getattr(component, "accessory", None):
         yield from _in_component(accessory)
 
 
+def _may_be_picture(content_type: str | None) -> bool:
+    """Return whether to try a file: Discord doesn't always know the type, and decoding finds out."""
+    return (content_type or "image/").startswith("image/")
+
+
 def _from_media(media: discord.UnfurledMediaItem) -> Source:
-    return Source(str(media.url or media.proxy_url), None, media.width, media.height)
+    # Only what was uploaded is at Discord's own address; for anything else, Discord has a proxy.
+    is_upload = media.attachment_id is not None or not media.proxy_url
+    return Source(str(media.url if is_upload else media.proxy_url), None, media.width, media.height)

@@ -1,4 +1,4 @@
-"""`/calm …`: a server's options that keep channels calm, and "Delete picture" for moderators."""
+"""`/calm …`: a server's options and blocklist, and "Delete picture" for moderators."""
 
 from __future__ import annotations
 
@@ -8,39 +8,34 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.credits.limits import RULE_NAMES
 from bot.errors import InvalidOption, JobGone
 from bot.gateway.client import Img2ImgBot
+from bot.gateway.escaping import plain
 from bot.gateway.interactions import reply
+from bot.moderation.actions import BlockText, SetOptions, UnblockText
 from bot.moderation.blocklist import TEXT_CHARS_MAX
-from bot.moderation.service import Act, check_some, rule_text
-from cogs.cards import plain
-from cogs.permissions import check_manager, is_moderator, server_of
-from cogs.quota import Reason, moderator_of, reply_outcome
-from db import guilds as rules
-from db.guilds import BlockedText, Rules
+from bot.text import listed
+from cogs.actors import guild_id_of, person_of
+from cogs.changes import setting_label, setting_value
+from cogs.outcomes import Reason, perform
+from cogs.permissions import missing_permissions
+from db.guilds import BlockedText, GuildSettings
 
 OPTIONS: Final = ("private", "results_channel_id", "log_channel_id")
-SHOWN_CHARS_MAX: Final = 1_500
-_NEEDED: Final = {
-    "view_channel": "View Channel",
-    "send_messages": "Send Messages",
-    "attach_files": "Attach Files",
-    "embed_links": "Embed Links",
-}
+SHOWN_CHARS_MAX: Final = 1_500  # of the 2,000 that Discord allows, beside the options
+CHOICES_MAX: Final = 25  # Discord shows no more suggestions
 
 
 @app_commands.default_permissions(manage_guild=True)
-class Calm(
-    commands.GroupCog,
-    group_name="calm",
-    group_description="Calm channels, for moderators.",
+class ServerSettings(
+    commands.GroupCog, group_name="calm", group_description="Server settings, for moderators."
 ):
     """Options of a server, answered in private."""
 
     def __init__(self, bot: Img2ImgBot) -> None:
         self._bot = bot
         self._app = bot.app
+        self._moderation = bot.app.moderation
         self._menu = app_commands.ContextMenu(name="Delete picture", callback=self.delete_picture)
         self._menu.allowed_contexts = app_commands.AppCommandContext(guild=True)
         self._menu.default_permissions = discord.Permissions(manage_messages=True)
@@ -50,25 +45,22 @@ class Calm(
         self._bot.tree.add_command(self._menu)
 
     async def cog_unload(self) -> None:
-        """Take the message command off."""
+        """Remove the message command."""
         self._bot.tree.remove_command(self._menu.name, type=self._menu.type)
 
     @app_commands.command(name="show", description="This server's options and blocked words.")
     async def show(self, interaction: discord.Interaction[Any]) -> None:
         """Show what is set."""
-        check_manager(interaction)
-        guild_id = server_of(interaction)
-        mine = await self._app.db.read(lambda tx: rules.of_guild(tx, guild_id))
-        blocked = await self._app.db.read(lambda tx: rules.blocked_texts(tx, guild_id))
-        await reply(interaction, options_text(mine, blocked))
+        settings, blocked = await self._moderation.settings(person_of(interaction))
+        await reply(interaction, options_text(settings, blocked))
 
     @app_commands.command(name="options", description="Where pictures go and who sees them.")
     @app_commands.describe(
-        private="New pictures are seen by their requester alone, unless asked otherwise.",
-        results="Finished pictures are posted there, wherever they were asked for.",
-        log="Acts, jobs (private ones too), presses and reports are mirrored there.",
-        clear="An option to take back.",
-        reason="Kept on record.",
+        private="New pictures are visible only to whoever asks for them, unless they choose otherwise.",
+        results="Channel where finished pictures are posted, wherever they were requested.",
+        log="Channel where moderation actions, jobs, button presses and reports are logged.",
+        clear="Turn off this channel.",
+        reason="Why; shown in the audit log.",
     )
     async def options(
         self,
@@ -80,27 +72,23 @@ class Calm(
         reason: Reason | None = None,
     ) -> None:
         """Set the server's options."""
-        check_manager(interaction)
-        chosen: dict[str, int | None] = {}
+        settings: dict[str, int | None] = {}
         if private is not None:
-            chosen["private"] = int(private)
+            settings["private"] = int(private)
         for name, channel in (("results", results), ("log", log)):
             if channel is not None:
-                _check_reach(channel)
-                chosen[f"{name}_channel_id"] = channel.id
+                _check_can_post(channel)
+                settings[f"{name}_channel_id"] = channel.id
         if clear is not None:
-            chosen[f"{clear}_channel_id"] = None
-        act = Act(do="option", rules=chosen)
-        check_some(act)
-        outcome = await self._app.moderation.perform(moderator_of(interaction, reason), act)
-        await reply_outcome(interaction, outcome)
+            settings[f"{clear}_channel_id"] = None
+        await perform(self._moderation, interaction, SetOptions(settings=settings), reason)
 
-    @app_commands.command(name="block", description="Keep a word or pattern out of prompts.")
+    @app_commands.command(name="block", description="Block a word or pattern in prompts.")
     @app_commands.describe(
         text="A word or words; or a pattern: . [a-z] \\d \\w \\s x* x+ x? (ab|cd)",
-        kind="Words stand alone; patterns are found anywhere.",
-        adult_ok="Let it through in age-restricted channels.",
-        reason="Kept on record.",
+        kind="Words match whole words; patterns match anywhere.",
+        adult_ok="Allow it in age-restricted channels.",
+        reason="Why; shown in the audit log.",
     )
     async def block(
         self,
@@ -111,62 +99,54 @@ class Calm(
         reason: Reason | None = None,
     ) -> None:
         """Add to the blocklist."""
-        by = moderator_of(interaction, reason)
-        act = Act(do="text", text=text, kind=kind, adult_ok=adult_ok, on=True)
-        await reply_outcome(interaction, await self._app.moderation.perform(by, act))
+        action = BlockText(text=text, text_kind=kind, adult_ok=adult_ok)
+        await perform(self._moderation, interaction, action, reason)
 
-    @app_commands.command(name="unblock", description="Let a word or pattern into prompts again.")
-    @app_commands.describe(text="As it was blocked.", reason="Kept on record.")
+    @app_commands.command(name="unblock", description="Allow a word or pattern in prompts again.")
+    @app_commands.describe(text="As it was blocked.", reason="Why; shown in the audit log.")
     async def unblock(
         self,
         interaction: discord.Interaction[Any],
         text: app_commands.Range[str, 1, TEXT_CHARS_MAX],
         reason: Reason | None = None,
     ) -> None:
-        """Take off the blocklist."""
-        by = moderator_of(interaction, reason)
-        act = Act(do="text", text=text, on=False)
-        await reply_outcome(interaction, await self._app.moderation.perform(by, act))
+        """Remove from the blocklist."""
+        await perform(self._moderation, interaction, UnblockText(text=text), reason)
 
     @unblock.autocomplete("text")
     async def _blocked(
         self, interaction: discord.Interaction[Any], typed: str
     ) -> list[app_commands.Choice[str]]:
-        check_manager(interaction)
-        guild_id = server_of(interaction)
-        blocked = await self._app.db.read(lambda tx: rules.blocked_texts(tx, guild_id))
+        _, blocked = await self._moderation.settings(person_of(interaction))
         found = [entry.text for entry in blocked if typed.lower() in entry.text.lower()]
-        return [app_commands.Choice(name=text, value=text) for text in found[:25]]
-
-    # ---------------------------------------------------------------- taking pictures away
+        return [app_commands.Choice(name=text, value=text) for text in found[:CHOICES_MAX]]
 
     async def delete_picture(self, interaction: discord.Interaction[Any], message: discord.Message) -> None:
-        """Take a picture away: its message, and the picture from its member's history."""
-        guild_id = server_of(interaction)
-        job_id = await self._app.jobs.shown_in(message.id, guild_id=guild_id)
+        """Delete a picture: its message, and the picture from its member's history."""
+        job_id = await self._app.job_records.id_of_message(message.id, guild_id=guild_id_of(interaction))
         if job_id is None:
-            raise JobGone("That message shows no picture of mine; please choose one of my cards.")
-        await self._app.jobs.delete(
-            job_id, guild_id=guild_id, user_id=interaction.user.id, is_moderator=is_moderator(interaction)
-        )
-        await self._app.trail.deleted(guild_id=guild_id, user_id=interaction.user.id, job_id=job_id)
+            raise JobGone("That message doesn't show one of the bot's pictures; please choose one that does.")
+        person = person_of(interaction)
+        await self._app.jobs.delete(person, job_id)
+        await self._app.audit_log.record_deletion(person, job_id=job_id)
         await message.delete()
-        await reply(interaction, "The picture is gone from here and from its member's history.")
+        await reply(interaction, "Picture deleted here and from the member's history.")
 
 
-def _check_reach(channel: discord.TextChannel) -> None:
-    has = channel.permissions_for(channel.guild.me)
-    missing = " and ".join(label for name, label in _NEEDED.items() if not getattr(has, name))
+def _check_can_post(channel: discord.TextChannel) -> None:
+    missing = missing_permissions(channel.permissions_for(channel.guild.me))
     if missing:
-        raise InvalidOption(f"I can't post in {channel.mention}; please give me {missing} there first.")
+        raise InvalidOption(f"The bot can't post in {channel.mention}; it needs {listed(missing)} there.")
 
 
-def options_text(mine: Rules, blocked: list[BlockedText]) -> str:
+def options_text(settings: GuildSettings, blocked: list[BlockedText]) -> str:
     """Return a server's options and blocklist."""
-    lines = [f"- {RULE_NAMES[name]}: **{rule_text(name, getattr(mine, name))}**" for name in OPTIONS]
+    lines = [
+        f"- {setting_label(name)}: **{setting_value(name, getattr(settings, name))}**" for name in OPTIONS
+    ]
     texts = ", ".join(map(_blocked_text, blocked))
     shown = texts if len(texts) <= SHOWN_CHARS_MAX else f"{texts[:SHOWN_CHARS_MAX]}…"
-    return "\n".join([*lines, f"- blocked in prompts: {shown or 'nothing'}"])
+    return "\n".join([*lines, f"- Blocked in prompts: {shown or 'nothing'}"])
 
 
 def _blocked_text(entry: BlockedText) -> str:
@@ -177,4 +157,4 @@ def _blocked_text(entry: BlockedText) -> str:
 
 async def setup(bot: Img2ImgBot) -> None:
     """Add the cog."""
-    await bot.add_cog(Calm(bot))
+    await bot.add_cog(ServerSettings(bot))

@@ -25,12 +25,12 @@ ID_END: Final = 2**63
 class Job:
     """One request, as stored.
 
-    Times are seconds since 1970. `request` is the options' JSON, `source_url` or
+    Times are seconds since 1970. `params_json` is the options' JSON (see `Img2ImgParams`), `source_url` or
     `source_hash` where the input comes from, `input_hash` the normalised input in the
     picture store (None until it is there), `price` the most it may cost and `charged`
     what it did cost. `token` is the interaction's, good until `token_expires_at`.
-    `age_restricted` tells that it was asked for where only adults are; `results_channel_id` is
-    where its server wants pictures, if not where they are asked for.
+    `age_restricted`: it was requested in an age-restricted channel; `results_channel_id` is where
+    its server wants pictures, if not where they are requested.
     """
 
     id: int
@@ -38,7 +38,7 @@ class Job:
     user_id: int
     channel_id: int
     operation: Operation
-    request: str
+    params_json: str
     created_at: float
     message_id: int | None = None
     token: str | None = None
@@ -67,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One picture of a job: its place in the request, its seed, its hash in the picture store."""
+    """One picture of a job: its index in the request, its seed, its hash in the picture store."""
 
     job_id: int
     sample: int
@@ -97,7 +97,7 @@ def _job(row: sqlite3.Row) -> Job:
     return Job(**{**dict(row), **flags, "operation": Operation(row["operation"])})
 
 
-def by_message(tx: sqlite3.Connection, *, guild_id: int, message_id: int) -> int | None:
+def id_of_message(tx: sqlite3.Connection, *, guild_id: int, message_id: int) -> int | None:
     """Return the id of the job that this message shows, None if it shows none."""
     row = tx.execute(
         "SELECT id FROM job WHERE (guild_id, message_id) = (?, ?)", (guild_id, message_id)
@@ -111,18 +111,18 @@ def results(tx: sqlite3.Connection, job_id: int) -> tuple[Result, ...]:
     return tuple(Result(**dict(row)) for row in rows)
 
 
-def unfinished(tx: sqlite3.Connection) -> list[Job]:
-    """Return every job that has not ended, oldest first: what a start takes up again."""
+def list_unfinished(tx: sqlite3.Connection) -> list[Job]:
+    """Return every job that has not ended, oldest first: what a start resumes."""
     rows = tx.execute(
         "SELECT * FROM job WHERE state IN ('queued', 'sending', 'rendered') ORDER BY created_at, id"
     )
     return [_job(row) for row in rows]
 
 
-def ended_last(tx: sqlite3.Connection, *, within_s: float) -> list[Job]:
+def recently_ended(tx: sqlite3.Connection, *, within_s: float) -> list[Job]:
     """Return the jobs that ended without a picture in the last `within_s` before the newest end.
 
-    Seen from a new start, those are the ends that a crash may have kept from being shown.
+    After a restart, those are the ends that a crash may have kept from being shown.
     """
     rows = tx.execute(
         "SELECT * FROM job WHERE state IN ('failed', 'cancelled')"
@@ -132,7 +132,7 @@ def ended_last(tx: sqlite3.Connection, *, within_s: float) -> list[Job]:
     return [_job(row) for row in rows]
 
 
-def of_member(tx: sqlite3.Connection, *, guild_id: int, user_id: int, limit: int) -> list[Job]:
+def list_for_member(tx: sqlite3.Connection, *, guild_id: int, user_id: int, limit: int) -> list[Job]:
     """Return a member's latest jobs that have a picture which was not deleted, newest first."""
     rows = tx.execute(
         "SELECT * FROM job WHERE guild_id = ? AND user_id = ? AND deleted_at IS NULL"
@@ -142,7 +142,7 @@ def of_member(tx: sqlite3.Connection, *, guild_id: int, user_id: int, limit: int
     return [_job(row) for row in rows]
 
 
-def kept_hashes(tx: sqlite3.Connection, *, since: float) -> set[str]:
+def hashes_to_keep(tx: sqlite3.Connection, *, since: float) -> set[str]:
     """Return the hashes of all pictures that belong to unfinished jobs or ones made after `since`."""
     rows = tx.execute(
         """
@@ -156,16 +156,13 @@ def kept_hashes(tx: sqlite3.Connection, *, since: float) -> set[str]:
     return {row[0] for row in rows if row[0]}
 
 
-# ---------------------------------------------------------- where it is shown
-
-
 def set_message(tx: sqlite3.Connection, *, job_id: int, message_id: int, channel_id: int) -> None:
-    """Remember the message that shows the job."""
+    """Store which message shows the job."""
     tx.execute("UPDATE job SET message_id = ?, channel_id = ? WHERE id = ?", (message_id, channel_id, job_id))
 
 
 def set_input(tx: sqlite3.Connection, *, job_id: int, input_hash: str, pixels: int) -> bool:
-    """Remember the normalised input of a job that still waits."""
+    """Store the normalised input of a job that still waits."""
     return _changed(
         tx,
         "UPDATE job SET input_hash = ?, input_pixels = ? WHERE id = ? AND state = 'queued'",
@@ -173,15 +170,12 @@ def set_input(tx: sqlite3.Connection, *, job_id: int, input_hash: str, pixels: i
     )
 
 
-def set_deleted(tx: sqlite3.Connection, *, job_id: int, now: float) -> None:
-    """Take the job's pictures out of history; retention removes them from disk."""
+def mark_deleted(tx: sqlite3.Connection, *, job_id: int, now: float) -> None:
+    """Remove the job's pictures from the history; retention removes them from disk."""
     tx.execute("UPDATE job SET deleted_at = ? WHERE id = ?", (now, job_id))
 
 
-# ------------------------------------------------------------------ its states
-
-
-def claim(tx: sqlite3.Connection, *, job_id: int, backend: str, now: float) -> bool:
+def mark_sending(tx: sqlite3.Connection, *, job_id: int, backend: str, now: float) -> bool:
     """Go from queued to sending: from here on the provider may have been called."""
     return _changed(
         tx,
@@ -191,7 +185,7 @@ def claim(tx: sqlite3.Connection, *, job_id: int, backend: str, now: float) -> b
     )
 
 
-def requeue(tx: sqlite3.Connection, *, job_id: int) -> bool:
+def mark_queued_again(tx: sqlite3.Connection, *, job_id: int) -> bool:
     """Go back from sending to queued, while an attempt is left."""
     return _changed(
         tx,
@@ -200,7 +194,7 @@ def requeue(tx: sqlite3.Connection, *, job_id: int) -> bool:
     )
 
 
-def render(
+def mark_rendered(
     tx: sqlite3.Connection, *, job_id: int, pictures: tuple[Result, ...], charged: int, now: float
 ) -> bool:
     """Go from sending to rendered. The pictures must be on disk and the transfers settled."""
@@ -215,7 +209,7 @@ def render(
     )
 
 
-def fail(tx: sqlite3.Connection, *, job_id: int, failure: str, now: float) -> bool:
+def mark_failed(tx: sqlite3.Connection, *, job_id: int, failure: str, now: float) -> bool:
     """End a job that made no picture, with the sentence its requester is shown."""
     return _changed(
         tx,
@@ -225,7 +219,7 @@ def fail(tx: sqlite3.Connection, *, job_id: int, failure: str, now: float) -> bo
     )
 
 
-def cancel(tx: sqlite3.Connection, *, job_id: int, from_state: Cancellable, now: float) -> bool:
+def mark_cancelled(tx: sqlite3.Connection, *, job_id: int, from_state: Cancellable, now: float) -> bool:
     """End a job that its requester no longer wants, if it is still in `from_state`."""
     return _changed(
         tx,
@@ -234,8 +228,8 @@ def cancel(tx: sqlite3.Connection, *, job_id: int, from_state: Cancellable, now:
     )
 
 
-def deliver(tx: sqlite3.Connection, *, job_id: int, now: float) -> bool:
-    """Remember that the picture was posted."""
+def mark_delivered(tx: sqlite3.Connection, *, job_id: int, now: float) -> bool:
+    """Go to delivered: the picture was posted."""
     return _changed(
         tx,
         "UPDATE job SET state = 'delivered', ended_at = ?"
@@ -244,8 +238,8 @@ def deliver(tx: sqlite3.Connection, *, job_id: int, now: float) -> bool:
     )
 
 
-def keep_undelivered(tx: sqlite3.Connection, *, job_id: int, now: float) -> bool:
-    """Remember that there is nowhere to post the picture: it stays in the member's history."""
+def mark_undeliverable(tx: sqlite3.Connection, *, job_id: int, now: float) -> bool:
+    """Go from rendered to undeliverable: there is nowhere to post it, so it stays in the history."""
     return _changed(
         tx,
         "UPDATE job SET state = 'undeliverable', ended_at = ? WHERE id = ? AND state = 'rendered'",
@@ -255,3 +249,35 @@ def keep_undelivered(tx: sqlite3.Connection, *, job_id: int, now: float) -> bool
 
 def _changed(tx: sqlite3.Connection, sql: str, values: tuple[object, ...]) -> bool:
     return tx.execute(sql, values).rowcount == 1
+
+
+def count_open(tx: sqlite3.Connection, *, guild_id: int, user_id: int) -> int:
+    """Return how many of the member's jobs wait or run in the server."""
+    row = tx.execute(
+        "SELECT count(*) FROM job WHERE (guild_id, user_id) = (?, ?) AND state IN ('queued', 'sending')",
+        (guild_id, user_id),
+    ).fetchone()
+    return int(row[0])
+
+
+def last_accepted_at(tx: sqlite3.Connection, *, guild_id: int, user_id: int) -> float | None:
+    """Return when the member's last job that was neither cancelled nor failed was accepted."""
+    row = tx.execute(
+        "SELECT max(created_at) FROM job WHERE (guild_id, user_id) = (?, ?)"
+        " AND state NOT IN ('failed', 'cancelled')",
+        (guild_id, user_id),
+    ).fetchone()
+    at: float | None = row[0]
+    return at
+
+
+def top_spenders(
+    tx: sqlite3.Connection, *, guild_id: int, since: float, limit: int
+) -> list[tuple[int, int, int]]:
+    """Return (member, credits, jobs) of those who paid most for pictures since then, most first."""
+    rows = tx.execute(
+        "SELECT user_id, sum(charged), count(*) FROM job WHERE guild_id = ? AND created_at >= ?"
+        " AND charged > 0 GROUP BY user_id ORDER BY 2 DESC, 1 LIMIT ?",
+        (guild_id, since, limit),
+    )
+    return [(row[0], row[1], row[2]) for row in rows]

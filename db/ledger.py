@@ -7,17 +7,17 @@ one step of that unit's transaction. Credits are whole numbers.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
-Kind = Literal["mint", "pool", "user", "allowance", "provider"]
+AccountKind = Literal["mint", "user", "allowance", "provider"]
 
 
-class InsufficientCreditsError(Exception):
-    """The source account has less available than the transfer wants."""
+class InsufficientCredits(Exception):
+    """The source account has less available than the transfer needs."""
 
 
-class FrozenAccountError(Exception):
+class AccountFrozen(Exception):
     """One of the two accounts is frozen."""
 
 
@@ -40,8 +40,25 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class NewTransfer:
+    """A transfer of `amount` credits from account `src` to account `dst`, to be made.
+
+    `id` is the idempotency key; `now` is in seconds since 1970.
+    """
+
+    id: str
+    src: int
+    dst: int
+    amount: int
+    actor_id: int
+    reason: str
+    now: float
+    job_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Transfer:
-    """One movement of credits from account `src` to account `dst`."""
+    """A transfer as stored; `charged` is what was posted of its amount."""
 
     id: str
     src: int
@@ -56,8 +73,10 @@ class Transfer:
     settled_at: float | None
 
 
-def account(tx: sqlite3.Connection, *, kind: Kind, guild_id: int = 0, user_id: int = 0) -> Account:
-    """Return the account, opened empty if there is none yet."""
+def get_or_create_account(
+    tx: sqlite3.Connection, *, kind: AccountKind, guild_id: int = 0, user_id: int = 0
+) -> Account:
+    """Return the account, created empty if there is none yet."""
     key = (kind, guild_id, user_id)
     row = _find(tx, key)
     if row is None:
@@ -67,8 +86,8 @@ def account(tx: sqlite3.Connection, *, kind: Kind, guild_id: int = 0, user_id: i
     return _account(row)
 
 
-def peek_account(tx: sqlite3.Connection, *, kind: Kind, guild_id: int, user_id: int) -> Account:
-    """Return the account without opening it; one that does not exist reads as empty, with id 0."""
+def peek_account(tx: sqlite3.Connection, *, kind: AccountKind, guild_id: int, user_id: int) -> Account:
+    """Return the account without creating it; one that does not exist reads as empty, with id 0."""
     row = _find(tx, (kind, guild_id, user_id))
     return _account(row) if row else Account(0, kind, guild_id, user_id, 0, 0, frozen=False)
 
@@ -85,53 +104,36 @@ def _account(row: sqlite3.Row) -> Account:
 
 
 def set_frozen(tx: sqlite3.Connection, *, account_id: int, frozen: bool) -> None:
-    """Freeze an account, so that nothing more goes in or out, or let it go."""
+    """Freeze an account, so that nothing more goes in or out, or unfreeze it."""
     tx.execute("UPDATE account SET frozen = ? WHERE id = ?", (int(frozen), account_id))
 
 
-def exists(tx: sqlite3.Connection, transfer_id: str) -> bool:
-    """Tell whether a transfer of this id was ever made: a request seen twice moves nothing twice."""
-    return tx.execute("SELECT 1 FROM transfer WHERE id = ?", (transfer_id,)).fetchone() is not None
+def hold(tx: sqlite3.Connection, transfer: NewTransfer) -> None:
+    """Reserve the transfer's amount in its source account until it is posted or voided.
 
-
-def hold(
-    tx: sqlite3.Connection,
-    *,
-    transfer_id: str,
-    src: int,
-    dst: int,
-    amount: int,
-    actor_id: int,
-    reason: str,
-    now: float,
-    job_id: int | None = None,
-) -> None:
-    """Set `amount` credits of account `src` aside for account `dst`.
-
-    Raises `InsufficientCreditsError` or `FrozenAccountError`, and `sqlite3.IntegrityError`
-    for an id that exists.
+    Raises `InsufficientCredits` or `AccountFrozen`, and `sqlite3.IntegrityError` for an id that exists.
     """
     try:
         tx.execute(
             "INSERT INTO transfer (id, src, dst, amount, state, job_id, actor_id, reason, created_at)"
-            " VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, ?)",
-            (transfer_id, src, dst, amount, job_id, actor_id, reason, now),
+            " VALUES (:id, :src, :dst, :amount, 'pending', :job_id, :actor_id, :reason, :now)",
+            asdict(transfer),
         )
     except sqlite3.IntegrityError as error:
         if "enough_credits" in str(error):
-            raise InsufficientCreditsError from error
+            raise InsufficientCredits from error
         if "frozen" in str(error):
-            raise FrozenAccountError from error
+            raise AccountFrozen from error
         raise
 
 
 def post(tx: sqlite3.Connection, *, transfer_id: str, charged: int, now: float) -> None:
-    """Move `charged` (1 to the amount held) and let go of the rest. Final."""
+    """Move `charged` (1 to the amount held) and release the rest. Final."""
     _settle(tx, transfer_id, "posted", charged, now)
 
 
 def void(tx: sqlite3.Connection, *, transfer_id: str, now: float) -> None:
-    """Let go of the whole hold. Final."""
+    """Release the whole hold. Final."""
     _settle(tx, transfer_id, "voided", None, now)
 
 
@@ -144,29 +146,10 @@ def _settle(tx: sqlite3.Connection, transfer_id: str, state: str, charged: int |
         raise LookupError(f"no transfer {transfer_id}")
 
 
-def move(
-    tx: sqlite3.Connection,
-    *,
-    transfer_id: str,
-    src: int,
-    dst: int,
-    amount: int,
-    actor_id: int,
-    reason: str,
-    now: float,
-) -> None:
-    """Hold and post in one step."""
-    hold(
-        tx,
-        transfer_id=transfer_id,
-        src=src,
-        dst=dst,
-        amount=amount,
-        actor_id=actor_id,
-        reason=reason,
-        now=now,
-    )
-    post(tx, transfer_id=transfer_id, charged=amount, now=now)
+def move(tx: sqlite3.Connection, transfer: NewTransfer) -> None:
+    """Hold and post in one step. Raises as `hold`."""
+    hold(tx, transfer)
+    post(tx, transfer_id=transfer.id, charged=transfer.amount, now=transfer.now)
 
 
 def transfers_of_job(tx: sqlite3.Connection, job_id: int) -> list[Transfer]:
@@ -176,11 +159,11 @@ def transfers_of_job(tx: sqlite3.Connection, job_id: int) -> list[Transfer]:
 
 
 def reconcile(tx: sqlite3.Connection) -> list[str]:
-    """Recompute the books from the transfers; return a sentence for each thing that does not add up."""
+    """Recompute the ledger from its transfers; return one sentence for each inconsistency."""
     faults = []
     total = tx.execute("SELECT coalesce(sum(posted), 0) FROM account").fetchone()[0]
     if total != 0:
-        faults.append(f"The books do not sum to zero but to {total}.")
+        faults.append(f"The ledger sums to {total}, not to zero.")
     wrong = tx.execute(
         """
         SELECT a.id, a.kind, a.guild_id, a.user_id FROM account a WHERE a.posted <>
@@ -191,7 +174,7 @@ def reconcile(tx: sqlite3.Connection) -> list[str]:
     )
     faults += [
         f"Account {row['id']} ({row['kind']} of member {row['user_id']} in server {row['guild_id']})"
-        " does not equal its transfers."
+        " does not match its transfers."
         for row in wrong
     ]
     faults += _unsettled_jobs(tx)
@@ -206,7 +189,7 @@ def _unsettled_jobs(tx: sqlite3.Connection) -> list[str]:
         WHERE (j.state IN ('queued', 'sending')) <> (t.state = 'pending')
         """
     )
-    return [f"Job {row['id']} is {row['state']} but its hold says otherwise." for row in rows]
+    return [f"Job {row['id']} is {row['state']}, but its hold does not match that." for row in rows]
 
 
 def _wrong_spending(tx: sqlite3.Connection) -> list[str]:
@@ -223,12 +206,12 @@ def _wrong_spending(tx: sqlite3.Connection) -> list[str]:
             WHERE s.amount IS NULL
         """
     )
-    return [f"What server {row['guild_id']} spent on day {row['day']} was counted wrong." for row in rows]
+    return [f"Spending of server {row['guild_id']} on day {row['day']} was counted wrong." for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A transfer as its owner sees it: `amount` above 0 came in, below went out; `state` tells a hold."""
+class LedgerEntry:
+    """A transfer as its owner sees it: `amount` above 0 came in, below 0 went out; a hold is `pending`."""
 
     kind: str
     amount: int
@@ -238,7 +221,7 @@ class Entry:
     at: float
 
 
-def entries(tx: sqlite3.Connection, *, guild_id: int, user_id: int, limit: int) -> list[Entry]:
+def member_entries(tx: sqlite3.Connection, *, guild_id: int, user_id: int, limit: int) -> list[LedgerEntry]:
     """Return the latest transfers from and to a member's two accounts, newest first, voided ones left out."""
     rows = tx.execute(
         """
@@ -251,25 +234,13 @@ def entries(tx: sqlite3.Connection, *, guild_id: int, user_id: int, limit: int) 
         (guild_id, user_id, limit),
     )
     names = ("kind", "amount", "state", "reason", "actor_id", "at")
-    return [Entry(**{name: row[name] for name in names}) for row in rows]
+    return [LedgerEntry(**{name: row[name] for name in names}) for row in rows]
 
 
-def holdings(tx: sqlite3.Connection, guild_id: int) -> list[Account]:
+def member_accounts(tx: sqlite3.Connection, guild_id: int) -> list[Account]:
     """Return the accounts of the server's members, by member."""
     rows = tx.execute(
         "SELECT * FROM account WHERE guild_id = ? AND kind IN ('user', 'allowance') ORDER BY user_id, kind",
         (guild_id,),
     )
     return [_account(row) for row in rows]
-
-
-def spenders(
-    tx: sqlite3.Connection, *, guild_id: int, since: float, limit: int
-) -> list[tuple[int, int, int]]:
-    """Return (member, credits, jobs) of those who paid most for pictures since then, most first."""
-    rows = tx.execute(
-        "SELECT user_id, sum(charged), count(*) FROM job WHERE guild_id = ? AND created_at >= ?"
-        " AND charged > 0 GROUP BY user_id ORDER BY 2 DESC, 1 LIMIT ?",
-        (guild_id, since, limit),
-    )
-    return [(row[0], row[1], row[2]) for row in rows]

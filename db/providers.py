@@ -1,4 +1,4 @@
-"""The operator's balance at each provider, as the provider last told it.
+"""The operator's balance at each provider, as the provider last reported it.
 
 Functions take the connection of a running unit (see `Database.write`).
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What a provider said is left, when (seconds since 1970), and whether that alerted the operator."""
+    """What a provider reported, when (seconds since 1970), and whether the operator was alerted to it."""
 
     backend: str
     remaining: float
@@ -25,8 +25,8 @@ def balances(tx: sqlite3.Connection) -> list[Balance]:
     return [Balance(**{**dict(row), "alerted": bool(row["alerted"])}) for row in rows]
 
 
-def told(tx: sqlite3.Connection, *, backend: str, remaining: float, low: float, now: float) -> bool:
-    """Remember a balance; True if it is the first below `low` since it was last at or above it."""
+def record_balance(tx: sqlite3.Connection, *, backend: str, remaining: float, low: float, now: float) -> bool:
+    """Store a balance; True if it is the first below `low` since it was last at or above it."""
     before = tx.execute("SELECT alerted FROM provider_balance WHERE backend = ?", (backend,)).fetchone()
     is_low = remaining < low
     tx.execute(

@@ -1,8 +1,8 @@
-"""The seam between the bot and whatever makes pictures.
+"""The interface between the bot and whatever makes pictures.
 
-A backend knows neither Discord nor the database. It gets options and one
+A backend knows neither Discord nor the database. It takes options and one
 normalised picture (RGB JPEG, both sides multiples of 16, at most 2048) and
-gives pictures back, or raises a `BackendError`.
+returns pictures, or raises a `BackendError`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bot.params import Img2ImgParams
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job has come: `step` of `steps`, with a small JPEG preview where there is one."""
+    """How far a job is: `step` of `steps`, with a small JPEG preview if there is one."""
 
     step: int
     steps: int
@@ -28,9 +28,9 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture as the backend gave it (encoded bytes, untrusted) and the seed that made it.
+    """One picture as the backend returned it (encoded bytes, untrusted) and the seed that made it.
 
-    `index` is the sample's place in the request, from 0.
+    `index` is the sample's position in the request, from 0.
     """
 
     index: int
@@ -40,10 +40,10 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What a call made: at least one picture, at most `params.samples`, in the order of `index`.
+    """The result of a call: at least one picture, at most `params.samples`, ordered by `index`.
 
-    Fewer than asked means that the others failed; they are not charged.
-    `remaining_credits` is the operator's balance at the provider, where it told.
+    Missing pictures failed and are not charged. `remaining_credits` is the
+    operator's balance at the provider, None if it wasn't reported.
     """
 
     pictures: tuple[Picture, ...]
@@ -54,23 +54,24 @@ class Generation:
 class Capabilities:
     """What the rest of the bot may expect of a backend.
 
-    `label` is its name on cards; `uses_model` is False where no model makes the
-    picture, which cards must say; `can_cancel` tells that a running call can be
-    stopped without cost; `concurrency_max` bounds jobs at once; `typical_s` is a
-    first guess at the seconds one job takes, until the bot has measured some.
+    Attributes:
+        label: The backend's name on cards.
+        uses_model: False if no model makes the picture, which cards must say.
+        can_cancel: Whether a running call can be stopped at no cost.
+        concurrency_max: How many jobs may run at once.
+        typical_s: Estimated seconds per job, used until the bot has measured some.
     """
 
     label: str
     uses_model: bool
-    reports_progress: bool
     can_cancel: bool
     concurrency_max: int
     typical_s: float
 
 
 @runtime_checkable
-class TellsBalance(Protocol):
-    """A backend that can be asked for the operator's credits at no cost."""
+class ReportsBalance(Protocol):
+    """A backend that can report the operator's credits at no cost."""
 
     async def balance(self) -> float:
         """Return the operator's credits at the provider. Raises `BackendError`."""
@@ -78,7 +79,7 @@ class TellsBalance(Protocol):
 
 
 class Backend(Protocol):
-    """Whatever turns one picture into another."""
+    """A service or program that turns one picture into another."""
 
     name: str
     capabilities: Capabilities
@@ -86,15 +87,15 @@ class Backend(Protocol):
     async def generate(self, params: Img2ImgParams, image: bytes, on_progress: OnProgress) -> Generation:
         """Make `params.samples` pictures from `image` (normalised JPEG bytes).
 
-        `on_progress` is called on the event loop. Raises `BackendError`; cancelling the
-        task stops the work as far as the backend can.
+        `on_progress` is called on the event loop. Cancelling the task stops the
+        work if the backend can do that. Raises `BackendError`.
         """
         ...
 
     async def check(self) -> str:
-        """Return one sentence of good health, or raise a `BackendError` that says what is wrong."""
+        """Return one sentence that says the backend works, or raise a `BackendError` with the problem."""
         ...
 
     async def aclose(self) -> None:
-        """Give back connections and children."""
+        """Close connections and end child processes."""
         ...

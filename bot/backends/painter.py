@@ -115,7 +115,6 @@ class Painter:
         self.capabilities = Capabilities(
             label="Painter",
             uses_model=False,
-            reports_progress=True,
             can_cancel=True,
             concurrency_max=concurrency_max,
             typical_s=4.0,

@@ -8,7 +8,6 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from bot.backends.base import Capabilities, Generation, OnProgress
-from bot.backends.http import PaidHttp
 from bot.backends.segmind_contract import Contract
 from bot.clock import Clock
 from bot.errors import BackendFailed
@@ -22,8 +21,8 @@ TYPICAL_S: Final = 7.43
 _CREDITS_PATH: Final = "/v1/get-user-credits"
 
 
-class Segmind:
-    """Stable Diffusion 3 Medium at Segmind, paid by the operator for each picture."""
+class SegmindBackend:
+    """Stable Diffusion 3 Medium at Segmind, which charges the operator for each picture."""
 
     name = "segmind"
 
@@ -38,40 +37,38 @@ class Segmind:
         connect_timeout_s: float = 10.0,
         jitter: random.Random | None = None,
     ) -> None:
-        """Get ready to call; nothing is sent yet.
+        """Validate the address and the key; nothing is sent yet.
 
-        `concurrency_max` counts jobs, each of which is up to 4 calls side by side; `deadline_s` holds
-        for each call with all its waits. Raises `OperatorError` where key or address can't be right.
+        `concurrency_max` counts jobs, each of up to 4 concurrent calls. `deadline_s` applies to
+        each call including all its waits. Raises `OperatorError` for an unusable key or address.
         """
         self.capabilities = Capabilities(
             label="Stable Diffusion 3 Medium (Segmind)",
             uses_model=True,
-            reports_progress=False,
             can_cancel=False,
             concurrency_max=concurrency_max,
             typical_s=TYPICAL_S,
         )
-        self._http = PaidHttp(
-            base_url=base_url,
-            api_key=api_key,
+        self._contract = Contract(
+            base_url,
+            api_key,
             clock=clock,
-            jitter=jitter or random.Random(),  # noqa: S311  # spreads retries, guards nothing
             deadline_s=deadline_s,
             connect_timeout_s=connect_timeout_s,
+            jitter=jitter,
         )
-        self._contract = Contract(self._http)
 
     async def generate(self, params: Img2ImgParams, image: bytes, on_progress: OnProgress) -> Generation:
         """Make `params.samples` pictures from `image` (normalised JPEG bytes). Raises `BackendError`.
 
-        Cancelling drops the calls, but the service knows no cancel: it may charge the operator for them.
+        Cancelling drops the calls, but the API has no cancel: it may still charge the operator.
         """
-        del on_progress  # the service tells nothing before it is done
+        del on_progress  # the API reports no progress
         return await self._contract.generate(params, image)
 
     async def check(self) -> str:
         """Return one sentence with the operator's credits, free ones included, or raise a `BackendError`."""
-        return f"Segmind answers; {await self.balance():.2f} credits are left."
+        return f"Segmind OK ({await self.balance():.2f} credits left)."
 
     async def balance(self) -> float:
         """Return the operator's credits, free ones included, or raise a `BackendError`."""
@@ -81,13 +78,13 @@ class Segmind:
         except ValidationError:
             raise BackendFailed(
                 "Segmind's answer about credits can't be read; please try again later.",
-                detail=self._http.detail(answer.body.decode("utf-8", "replace")),
+                detail=self._contract.excerpt(answer),
             ) from None
         return left.paid + left.free
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._contract.aclose()
 
 
 class _Credits(BaseModel):

@@ -1,6 +1,6 @@
-"""The contract of Segmind's `sd3-med-img2img`: what to send and what the answers mean.
+"""The API contract of Segmind's `sd3-med-img2img`: what to send and what the answers mean.
 
-The hosted API and our own GPU server speak it alike. Statuses, headers and
+The hosted API and our own GPU server both follow it. Statuses, headers and
 bodies are those of Segmind's API page and its Python SDK.
 """
 
@@ -11,15 +11,17 @@ import base64
 import binascii
 import logging
 import math
+import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from bot.backends.base import Generation, Picture, Progress
 from bot.backends.http import JSON_LINES, Answer, OnLine, PaidHttp
+from bot.clock import Clock
 from bot.errors import (
     BackendDown,
     BackendError,
@@ -33,8 +35,8 @@ from bot.params import Img2ImgParams
 
 PATH: Final = "/v1/sd3-med-img2img"
 
-#: What members call the attributes, the ones that can't be meant otherwise first: a
-#: message about `strength` may well hold the word "image" too.
+#: The attributes as members know them, in search order, least ambiguous first: an error
+#: message about `strength` may well contain the word "image" too.
 OPTION_WORDS: Final[Mapping[str, str]] = {
     "num_inference_steps": "number of steps",
     "guidance_scale": "guidance",
@@ -59,12 +61,13 @@ _MEANINGS: Final[Mapping[int, type[BackendError]]] = {
     503: BackendUnsure,
     504: BackendUnsure,
 }
+#: Either may also be another refusal, so the message decides whether credits are meant.
 _PERHAPS_CREDITS: Final = frozenset({402, 406})
 _TOO_LARGE: Final = 413
 
-#: Which of several errors says most: one that stops all calls, then one that the member
-#: can do something about, and so on.
-_MOST_TELLING: Final = (
+#: Which of several errors to raise: first one that affects every call, then one that the
+#: member can do something about, and so on.
+_BY_IMPORTANCE: Final = (
     BackendDown,
     BackendRefused,
     BackendThrottled,
@@ -74,36 +77,55 @@ _MOST_TELLING: Final = (
 )
 
 _NO_PICTURE: Final = (
-    "The picture service sent something that isn't a whole picture. It cost you nothing; please try again."
+    "The image service sent something that isn't a complete picture. You weren't charged; please try again."
 )
 _PICTURE_TOO_LARGE: Final = (
-    "The picture is too large for the picture service. It cost you nothing; please use a smaller one."
+    "The picture is too large for the image service. You weren't charged; please use a smaller one."
 )
 
+#: How far from the end of a file its end marker is searched, as encoders may pad.
 _TAIL_BYTES: Final = 256
+#: Far above any preview a card shows; a larger one is dropped.
 PREVIEW_BYTES_MAX: Final = 256 * 1024
 
 _log = logging.getLogger(__name__)
 
 
-#: Hears the sample's index and the step it came to.
+#: Called with a sample's index and its progress.
 OnStep = Callable[[int, Progress], None]
 
 
 class Contract:
-    """Makes pictures at one service that speaks the contract."""
+    """A client of one service that follows the contract."""
 
-    def __init__(self, http: PaidHttp) -> None:
-        self._http = http
+    def __init__(
+        self,
+        url: str,
+        api_key: SecretStr | None,
+        *,
+        clock: Clock,
+        deadline_s: float,
+        connect_timeout_s: float,
+        jitter: random.Random | None = None,
+    ) -> None:
+        """Validate the address and the key; nothing is sent yet. Raises `OperatorError`."""
+        self._http = PaidHttp(
+            base_url=url,
+            api_key=api_key,
+            clock=clock,
+            deadline_s=deadline_s,
+            connect_timeout_s=connect_timeout_s,
+            jitter=jitter,
+        )
 
     async def generate(
         self, params: Img2ImgParams, image: bytes, on_step: OnStep | None = None
     ) -> Generation:
-        """Make `params.samples` pictures from `image` (JPEG bytes), one call each, side by side.
+        """Make `params.samples` pictures from `image` (JPEG bytes), one concurrent call each.
 
-        With `on_step`, a service that can tell its steps is asked to, and each is handed over.
-        A call that fails leaves the others be: they may be paid for already. Raises the most
-        telling `BackendError` where all failed; cancelling cancels every call.
+        With `on_step`, a service that can report its steps is asked to, and each is passed on.
+        A failed call doesn't stop the others, which may already be paid for. Raises the most
+        important `BackendError` if all failed; cancelling cancels every call.
         """
         image_base64 = base64.b64encode(image).decode("ascii")
         async with asyncio.TaskGroup() as group:
@@ -111,25 +133,33 @@ class Contract:
                 group.create_task(self._try_sample(params, index, image_base64, on_step))
                 for index in range(params.samples)
             ]
-        return _gathered([call.result() for call in calls])
+        return _combine([call.result() for call in calls])
 
     async def sample(
         self, params: Img2ImgParams, index: int, image_base64: str, on_step: OnStep | None = None
     ) -> Sample:
         """Make picture `index` of `params.samples` with one paid call. Raises `BackendError`."""
         one = params.sample(index)
-        on_line = _steps_to(on_step, index) if on_step else None
-        answer = _told_late(await self._http.post(PATH, one.body(image_base64), on_line=on_line))
+        on_line = _step_parser(on_step, index) if on_step else None
+        answer = _with_late_status(await self._http.post(PATH, one.body(image_base64), on_line=on_line))
         self._log_answer(answer)
-        picture = Picture(index=index, seed=one.seed, data=self._picture(answer))
+        picture = Picture(index=index, seed=one.seed, data=self._picture_in(answer))
         return Sample(picture=picture, remaining_credits=remaining_credits(answer.headers))
 
     async def get(self, path: str) -> Answer:
-        """Fetch `path` and return a good answer. Raises `BackendError` by the contract's statuses."""
+        """Fetch `path` and return a 2xx answer. Raises the `BackendError` of any other status."""
         answer = await self._http.get(path)
-        if not _is_good(answer):
+        if not _is_success(answer):
             raise self._error(answer)
         return answer
+
+    def excerpt(self, answer: Answer) -> str:
+        """Return the start of an answer's body, made safe for a log."""
+        return self._http.detail(answer.body.decode("utf-8", "replace"))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
 
     async def _try_sample(
         self, params: Img2ImgParams, index: int, image_base64: str, on_step: OnStep | None
@@ -142,72 +172,72 @@ class Contract:
             )
             return exc
 
-    def _picture(self, answer: Answer) -> bytes:
-        """Return the picture of an answer, still encoded and only known to be whole."""
-        if not _is_good(answer):
+    def _picture_in(self, answer: Answer) -> bytes:
+        """Return the picture in an answer: encoded, and so far only known to be complete."""
+        if not _is_success(answer):
             raise self._error(answer)
-        data = _unwrapped(answer)
-        if not looks_whole(data):
-            # A 200 may have been charged, so this is in doubt and not just failed.
-            raise BackendUnsure(_NO_PICTURE, detail=self._told(answer))
+        data = _unwrap(answer)
+        if not looks_complete(data):
+            # A 200 may have been charged, so the outcome is uncertain rather than a plain failure.
+            raise BackendUnsure(_NO_PICTURE, detail=self._describe(answer))
         return data
 
     def _error(self, answer: Answer) -> BackendError:
-        return error_of(answer.status, message=_message(answer), detail=self._told(answer))
+        return error_of(answer.status, message=_message(answer), detail=self._describe(answer))
 
-    def _told(self, answer: Answer) -> str:
+    def _describe(self, answer: Answer) -> str:
         kind = answer.headers.get("content-type", "no content type")
-        said = f"{kind}, {len(answer.body)} bytes" if _is_good(answer) else _message(answer)
-        return self._http.detail(f"{answer.status}: {said}")
+        summary = f"{kind}, {len(answer.body)} bytes" if _is_success(answer) else _message(answer)
+        return self._http.detail(f"{answer.status}: {summary}")
 
     def _log_answer(self, answer: Answer) -> None:
-        told = {name: answer.headers.get(name, "-") for name in ("x-request-id", "x-generation-time")}
-        _log.debug("Answered %d: %s", answer.status, self._http.detail(str(told)))
+        headers = {name: answer.headers.get(name, "-") for name in ("x-request-id", "x-generation-time")}
+        _log.debug("Answered %d: %s", answer.status, self._http.detail(str(headers)))
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture, and the operator's credits that were left when it was made, where told."""
+    """One picture, and the operator's credits after it was made, None if they weren't reported."""
 
     picture: Picture
     remaining_credits: float | None
 
 
 def error_of(status: int, *, message: str, detail: str) -> BackendError:
-    """Return what a status other than 2xx means.
+    """Return the error that a status other than 2xx stands for.
 
-    `message` is the service's own and only searched, never shown: it is foreign text.
+    `message` comes from the service; it is untrusted, so it is searched but never shown.
     """
     if status in _PERHAPS_CREDITS and re.search("credit|balance", message, re.IGNORECASE):
         return BackendOutOfCredits(detail=detail)
     if status == _TOO_LARGE:
         return BackendRefused(_PICTURE_TOO_LARGE, detail=detail)
     meaning = _MEANINGS.get(status) or _meaning_of_class(status // 100)
-    return _refused(message, detail) if meaning is BackendRefused else meaning(detail=detail)
+    return _refusal(message, detail) if meaning is BackendRefused else meaning(detail=detail)
 
 
 def _meaning_of_class(hundreds: int) -> type[BackendError]:
-    """Return the meaning of a status that the contract doesn't list; 1xx and 3xx don't come from the API."""
+    """Return the error for a status that the contract doesn't list; the API itself sends no 1xx or 3xx."""
     return {4: BackendRefused, 5: BackendFailed}.get(hundreds, BackendDown)
 
 
 def remaining_credits(headers: Mapping[str, str]) -> float | None:
-    """Return the operator's credits as `x-remaining-credits` tells them, None where it tells no number.
+    """Return the operator's credits from `x-remaining-credits`, None if it isn't a finite number.
 
-    Below zero is a number: the account is overdrawn.
+    They may be negative: the account is overdrawn.
     """
     try:
-        told = float(headers.get("x-remaining-credits", ""))
+        credits_left = float(headers.get("x-remaining-credits", ""))
     except ValueError:
         return None
-    return told if math.isfinite(told) else None
+    return credits_left if math.isfinite(credits_left) else None
 
 
-def looks_whole(data: bytes) -> bool:
-    """Tell a JPEG, PNG or WebP that has its end from anything else, without decoding it.
+def looks_complete(data: bytes) -> bool:
+    """Return whether `data` is a JPEG, PNG or WebP that isn't cut off, without decoding it.
 
-    A JPEG ends in its EOI marker (ITU-T T.81, B.1.1.3), a PNG in an IEND chunk (RFC 2083, 4.1.4), both
-    perhaps followed by padding; a WebP's RIFF header tells its length (RFC 9649, 2.4).
+    A JPEG ends in its EOI marker (ITU-T T.81, B.1.1.3), a PNG in an IEND chunk (RFC 2083, 4.1.4), either
+    possibly followed by padding; a WebP's RIFF header contains its length (RFC 9649, 2.4).
     """
     tail = data[-_TAIL_BYTES:]
     if data.startswith(b"\xff\xd8\xff"):
@@ -219,35 +249,35 @@ def looks_whole(data: bytes) -> bool:
     return False
 
 
-def _gathered(outcomes: list[Sample | BackendError]) -> Generation:
+def _combine(outcomes: list[Sample | BackendError]) -> Generation:
     samples = [outcome for outcome in outcomes if isinstance(outcome, Sample)]
     if not samples:
-        raise _most_telling([outcome for outcome in outcomes if isinstance(outcome, BackendError)])
+        raise _most_important([outcome for outcome in outcomes if isinstance(outcome, BackendError)])
     balances = [sample.remaining_credits for sample in samples if sample.remaining_credits is not None]
     return Generation(
         pictures=tuple(sample.picture for sample in samples), remaining_credits=min(balances, default=None)
     )
 
 
-def _most_telling(errors: list[BackendError]) -> BackendError:
+def _most_important(errors: list[BackendError]) -> BackendError:
     def rank(error: BackendError) -> int:
-        return next(place for place, kind in enumerate(_MOST_TELLING) if isinstance(error, kind))
+        return next(rank for rank, kind in enumerate(_BY_IMPORTANCE) if isinstance(error, kind))
 
     return min(errors, key=rank)
 
 
-def _refused(message: str, detail: str) -> BackendRefused:
+def _refusal(message: str, detail: str) -> BackendRefused:
     option = _option_in(message)
     if option is None:
         return BackendRefused(detail=detail)
     return BackendRefused(
-        f"The picture service refused the {option}. It cost you nothing; please change it and try again.",
+        f"The image service refused the {option}. You weren't charged; please change it and try again.",
         detail=detail,
     )
 
 
 def _option_in(message: str) -> str | None:
-    if message.lstrip().startswith("<"):  # a page about anything, full of words such as "image"
+    if message.lstrip().startswith("<"):  # an HTML page, which may use words such as "image" for anything
         return None
     words = (
         words for name, words in OPTION_WORDS.items() if re.search(rf"\b{name}\b", message, re.IGNORECASE)
@@ -255,40 +285,40 @@ def _option_in(message: str) -> str | None:
     return next(words, None)
 
 
-def _is_good(answer: Answer) -> bool:
+def _is_success(answer: Answer) -> bool:
     return 200 <= answer.status < 300  # noqa: PLR2004  # 2xx
 
 
 class _Step(BaseModel):
-    """One line of an answer that tells its steps; our GPU server's own addition to the contract."""
+    """One line of a streamed answer; our GPU server's own addition to the contract."""
 
     step: int = Field(ge=0, le=10_000)
     steps: int = Field(ge=1, le=10_000)
     preview: str = ""
 
 
-def _steps_to(on_step: OnStep, index: int) -> OnLine:
+def _step_parser(on_step: OnStep, index: int) -> OnLine:
     def on_line(line: bytes) -> None:
         try:
-            told = _Step.model_validate_json(line)
-            preview = base64.b64decode(told.preview, validate=True)
+            parsed = _Step.model_validate_json(line)
+            preview = base64.b64decode(parsed.preview, validate=True)
         except (ValidationError, binascii.Error):
-            return  # progress is a courtesy: the last line is what counts
-        fit = looks_whole(preview) and len(preview) <= PREVIEW_BYTES_MAX
-        on_step(index, Progress(min(told.step, told.steps), told.steps, preview if fit else None))
+            return  # progress is optional: only the last line decides
+        usable = looks_complete(preview) and len(preview) <= PREVIEW_BYTES_MAX
+        on_step(index, Progress(min(parsed.step, parsed.steps), parsed.steps, preview if usable else None))
 
     return on_line
 
 
 class _LateError(BaseModel):
-    """The last line of an answer whose 200 was sent before the work failed."""
+    """The last line of a streamed answer whose work failed after its status 200 was sent."""
 
     error: str
     status: int = Field(default=500, ge=400, le=599)
 
 
-def _told_late(answer: Answer) -> Answer:
-    """Return the answer with the status it would have had if the failure had come first."""
+def _with_late_status(answer: Answer) -> Answer:
+    """Return the answer with the status it would have had if the work had failed before the first line."""
     if JSON_LINES not in answer.headers.get("content-type", ""):
         return answer
     try:
@@ -298,13 +328,13 @@ def _told_late(answer: Answer) -> Answer:
 
 
 class _WrappedPicture(BaseModel):
-    """A picture's JSON form, `{"image": "<base64>"}`, whatever else is in it."""
+    """A picture as JSON, `{"image": "<base64>"}`; other fields are ignored."""
 
     image: str
 
 
-class _Complaint(BaseModel):
-    """An error's JSON form: `error`, some with `error_description`; ASGI servers say `detail`."""
+class _ErrorBody(BaseModel):
+    """An error as JSON: `error`, sometimes with `error_description`; ASGI servers send `detail`."""
 
     error: Any = ""
     error_description: Any = ""
@@ -312,10 +342,10 @@ class _Complaint(BaseModel):
     detail: Any = ""
 
 
-def _unwrapped(answer: Answer) -> bytes:
-    """Return the picture's bytes, out of JSON if need be; nothing where the JSON holds none."""
+def _unwrap(answer: Answer) -> bytes:
+    """Return the picture's bytes, taken out of JSON if necessary; empty if there are none."""
     is_json = "json" in answer.headers.get("content-type", "").lower() or answer.body[:1] == b"{"
-    if not is_json or looks_whole(answer.body):
+    if not is_json or looks_complete(answer.body):
         return answer.body
     try:
         text = _WrappedPicture.model_validate_json(answer.body).image
@@ -325,9 +355,9 @@ def _unwrapped(answer: Answer) -> bytes:
 
 
 def _message(answer: Answer) -> str:
-    """Return what the service says is wrong, its words as they came."""
+    """Return the service's own error text, unfiltered."""
     try:
-        said = _Complaint.model_validate_json(answer.body)
+        error = _ErrorBody.model_validate_json(answer.body)
     except ValidationError:
         return answer.body.decode("utf-8", "replace")
-    return " ".join(str(part) for part in said.model_dump().values() if part)
+    return " ".join(str(part) for part in error.model_dump().values() if part)

@@ -1,11 +1,10 @@
-"""The demo's door: what a person presses never fails because the page was just published anew.
+"""The demo's reverse proxy: no press fails because the page has just been published again.
 
-The simulator shows published snapshots of its world. It turns down a press that was
-made on an older snapshot, and loses one that comes while it publishes. So the door
-stands between browser and simulator: it publishes what is new when a page asks for
-it, lets one request that matters through at a time, and dates each press to the
-newest snapshot. It also adds a script to the page, which keeps the newest message in
-view.
+The simulator's page shows published snapshots. The simulator rejects an action that was
+made on an older snapshot, and loses one that arrives while it publishes. So this proxy
+stands between browser and simulator: it publishes what is new when a page polls, handles
+one poll or action at a time, and sets each action's revision to the newest snapshot's.
+It also adds a script to the page that keeps the newest message in view.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ from aiohttp import web
 from bot.errors import OperatorError
 
 HOST: Final = "127.0.0.1"
-#: The simulator takes 26 MiB at most in one request.
+#: Above the simulator's own limit of 26 MiB, so that the simulator answers what is too large.
 BODY_BYTES_MAX: Final = 32 * 1024 * 1024
-#: The simulator answers a press once the bot has settled, within 20 s.
+#: The simulator answers an action once the bot has settled, within 20 s.
 ANSWER_TIMEOUT_S: Final = 30.0
 
 SCRIPT_PATH: Final = "/demo.js"
 SCRIPT_TAG: Final = f'<script type="module" src="{SCRIPT_PATH}"></script></body>'
 
-#: Headers of one connection, or made anew by whoever sends.
-_OWN_HEADERS: Final = frozenset(
+#: Headers of a single connection, or set by each sender: never forwarded.
+_HOP_HEADERS: Final = frozenset(
     {"connection", "content-encoding", "content-length", "date", "host", "keep-alive", "server"}
     | {"transfer-encoding", "upgrade"}
 )
-#: In a request's JSON, also where it is the first part of a form. Quotes inside of texts are escaped there.
+#: Works on JSON bodies and on forms that contain one: quotes inside JSON strings are escaped.
 _REVISION: Final = re.compile(rb'"published_revision":\d+')
 
 
-class Door:
-    """Hands requests on to the simulator's page and its answers back."""
+class PreviewProxy:
+    """Forwards requests to the simulator's page."""
 
     def __init__(
         self,
@@ -52,44 +51,46 @@ class Door:
         client: httpx.AsyncClient,
         catch_up: Callable[[], None],
     ) -> None:
-        """Stand before `preview`, which `client` reaches; `catch_up` moves the simulator's clock on."""
+        """Forward to `preview` through `client`; `catch_up` advances the simulator's clock to now."""
         self._env = env
         self._preview = preview
         self._client = client
         self._catch_up = catch_up
         self._one_at_a_time = asyncio.Lock()
-        self._sent = -1
+        self._published = -1
 
     def app(self) -> web.Application:
-        """Return the web application that serves the door."""
+        """Return the web application."""
         app = web.Application(client_max_size=BODY_BYTES_MAX)
-        app.router.add_post("/api/action", self._act)
-        app.router.add_post("/api/pages", self._look)
-        app.router.add_get("/api/state", self._look)
-        app.router.add_get("/", self._page)
-        app.router.add_get(SCRIPT_PATH, self._script)
-        app.router.add_route("*", "/{path:.*}", self._pass)
+        app.router.add_post("/api/action", self._handle_action)
+        app.router.add_post("/api/pages", self._handle_poll)
+        app.router.add_get("/api/state", self._handle_poll)
+        app.router.add_get("/", self._handle_page)
+        app.router.add_get(SCRIPT_PATH, self._handle_script)
+        app.router.add_route("*", "/{path:.*}", self._handle_other)
         return app
 
-    async def _pass(self, request: web.Request) -> web.Response:
-        return _answer(await self._hand_on(request, await request.read()))
+    async def _handle_other(self, request: web.Request) -> web.Response:
+        return _to_response(await self._forward(request, await request.read()))
 
-    async def _page(self, request: web.Request) -> web.Response:
-        answer = await self._hand_on(request, b"")
+    async def _handle_page(self, request: web.Request) -> web.Response:
+        answer = await self._forward(request, b"")
         page = answer.text.replace("</body>", SCRIPT_TAG)
-        return web.Response(status=answer.status_code, body=page.encode(), headers=_handed_on(answer.headers))
+        return web.Response(
+            status=answer.status_code, body=page.encode(), headers=_forwarded_headers(answer.headers)
+        )
 
-    async def _script(self, _request: web.Request) -> web.Response:
+    async def _handle_script(self, _request: web.Request) -> web.Response:
         script = (resources.files("bot.demo") / "assets" / "demo.js").read_text()
         return web.Response(text=script, content_type="text/javascript")
 
-    async def _look(self, request: web.Request) -> web.Response:
+    async def _handle_poll(self, request: web.Request) -> web.Response:
         body = await request.read()
         async with self._one_at_a_time:
             await self._publish()
-            return _answer(await self._hand_on(request, body))
+            return _to_response(await self._forward(request, body))
 
-    async def _act(self, request: web.Request) -> web.Response:
+    async def _handle_action(self, request: web.Request) -> web.Response:
         body = await request.read()
         async with self._one_at_a_time:
             self._catch_up()
@@ -97,25 +98,25 @@ class Door:
             if state.is_success:
                 newest = b'"published_revision":%d' % state.json()["publishedRevision"]
                 body = _REVISION.sub(newest, body, count=1)
-            return _answer(await self._hand_on(request, body))
+            return _to_response(await self._forward(request, body))
 
     async def _publish(self) -> None:
-        """Let pages see what the bot has sent since the last time."""
+        """Publish a snapshot if the bot has sent anything since the last one."""
         self._catch_up()
         sent = len(self._env.http_requests)
-        if sent == self._sent:
+        if sent == self._published:
             return
-        with contextlib.suppress(simcord.SetupError, TimeoutError):  # not settled yet: the next look sees it
+        with contextlib.suppress(simcord.SetupError, TimeoutError):  # not settled yet: left to the next poll
             await self._preview.refresh()
-            self._sent = sent
+            self._published = sent
 
-    async def _hand_on(self, request: web.Request, body: bytes) -> httpx.Response:
+    async def _forward(self, request: web.Request, body: bytes) -> httpx.Response:
         return await self._send(request, request.method, request.rel_url.raw_path_qs, body)
 
     async def _send(self, request: web.Request, method: str, path: str, body: bytes) -> httpx.Response:
         if request.url.host not in (HOST, "localhost"):
-            raise web.HTTPForbidden  # a name that was made to point here
-        headers = _handed_on(request.headers)
+            raise web.HTTPForbidden  # DNS rebinding: another site's name that resolves to this machine
+        headers = _forwarded_headers(request.headers)
         if request.headers.get("Origin") == str(request.url.origin()):
             headers["Origin"] = str(self._client.base_url).rstrip("/")
         try:
@@ -124,26 +125,28 @@ class Door:
             raise web.HTTPServiceUnavailable from error
 
 
-def _handed_on(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() not in _OWN_HEADERS}
+def _forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() not in _HOP_HEADERS}
 
 
-def _answer(answer: httpx.Response) -> web.Response:
-    return web.Response(status=answer.status_code, body=answer.content, headers=_handed_on(answer.headers))
+def _to_response(answer: httpx.Response) -> web.Response:
+    return web.Response(
+        status=answer.status_code, body=answer.content, headers=_forwarded_headers(answer.headers)
+    )
 
 
 @asynccontextmanager
-async def open_door(
+async def open_proxy(
     env: simcord.Env, preview: simcord.Preview, *, port: int, catch_up: Callable[[], None]
 ) -> AsyncIterator[str]:
-    """Serve the door at `port` of this machine (0 takes a free one) and yield the page's address.
+    """Serve the page on a loopback port (0 takes a free one) and yield its address.
 
-    Raises `OperatorError` where the port is taken.
+    Raises `OperatorError` if the port is in use.
     """
     inner, _, capability = preview.url.partition("/#")
     async with httpx.AsyncClient(base_url=inner, trust_env=False, timeout=ANSWER_TIMEOUT_S) as client:
-        door = Door(env, preview, client, catch_up)
-        runner = web.AppRunner(door.app(), access_log=None, shutdown_timeout=1)
+        proxy = PreviewProxy(env, preview, client, catch_up)
+        runner = web.AppRunner(proxy.app(), access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
             await _listen(runner, port)
@@ -157,5 +160,5 @@ async def _listen(runner: web.AppRunner, port: int) -> None:
         await web.TCPSite(runner, HOST, port).start()
     except OSError as error:
         raise OperatorError(
-            f"Port {port} is taken; choose another with --port, or leave it out.", detail=str(error)
+            f"Port {port} is already in use; choose another with --port, or leave it out.", detail=str(error)
         ) from error

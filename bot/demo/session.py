@@ -1,8 +1,8 @@
 """`img2img-bot demo`: the real bot against a simulated Discord, in a browser page.
 
-Only the network is missing: commands, queue, ledger, pictures and cards are the
-bot's own. The simulator waits until the bot has settled after each action; what
-takes real time here (painting, pauses) is declared to it as waiting for the world.
+Only the network is simulated: commands, queue, ledger, pictures and cards are the
+bot's own. After each action the simulator waits until the bot has nothing left to do;
+work that takes real time (painting, sleeping) is declared to it as an external wait.
 """
 
 from __future__ import annotations
@@ -27,45 +27,46 @@ import typer
 
 from bot.app import App, open_app
 from bot.backends.base import Backend, Capabilities, Generation, OnProgress, Progress
-from bot.backends.gpu_server import Gpu
+from bot.backends.gpu_server import GpuServerBackend
 from bot.backends.painter import Painter
 from bot.clock import SystemClock
-from bot.demo.proxy import open_door
+from bot.demo.proxy import open_proxy
 from bot.gateway.client import Img2ImgBot
 from bot.params import Img2ImgParams
 from bot.settings import bare_settings
 
 T = TypeVar("T")
 
+#: Slow enough to watch a picture grow: 20 steps take 7 s.
 STEP_S: Final = 0.35
-#: Enough to play with; a moderator can set it to anything.
+#: Enough for 25 one-megapixel pictures with the default options; moderators can change it.
 DAILY_ALLOWANCE: Final = 100
 SIMULATED_CDN: Final = "cdn.simcord.invalid"
-#: A slow machine may take long over a large picture.
+#: Generous, as a slow machine may take long to decode a large picture.
 SETTLE_TIMEOUT_S: Final = 20.0
 SAMPLE: Final = "sample.jpg"
-TOPIC: Final = "Type /img2img, attach a picture and say what it should show. Only Discord is simulated here."
+TOPIC: Final = "Type /img2img, attach a picture and describe what you want. Only Discord is simulated here."
 WELCOME: Final = """\
 **Welcome! This is the real bot in a simulated Discord.**
-1. Type `/img2img` below. Attach a picture: one of yours, or this one, which its download button saves.
-2. Say in `prompt` what it should show, and send it. Then press the buttons under what comes back.
-3. Try `/credits show` and `/history`. "Viewing as", at the top, makes you another member, or me: \
-I may use `/quota`."""
+1. Type `/img2img` below. Attach a picture: your own, or this one (save it with its download button).
+2. Describe in `prompt` what you want and send it. Then try the buttons under the result.
+3. Try `/credits show` and `/history`. Switch members with "Viewing as" at the top; as the moderator \
+you can use `/quota`."""
 
 
 class DemoClock:
-    """The machine's clock, which the simulator's calendar follows."""
+    """The system clock, which the simulator's clock follows."""
 
     def __init__(self) -> None:
         self.env: simcord.Env | None = None
 
     def start(self, env: simcord.Env) -> None:
-        """Take the calendar of `env` over."""
+        """Keep the clock of `env` on system time from now on."""
         self.env = env
         self.catch_up()
 
     def catch_up(self) -> None:
-        """Move the simulator's calendar on to now."""
+        """Advance the simulator's clock to now."""
         if self.env is not None:
             behind_s = time.time() - self.env.now().timestamp()
             self.env.backend.advance_clock(max(0.0, behind_s))
@@ -77,11 +78,11 @@ class DemoClock:
 
     async def sleep(self, delay_s: float) -> None:
         """Wait real seconds."""
-        await outside(self.env, asyncio.sleep(delay_s), reason="a pause")
+        await external_wait(self.env, asyncio.sleep(delay_s), reason="a pause")
 
 
-async def outside(env: simcord.Env | None, work: Coroutine[Any, Any, T], *, reason: str) -> T:
-    """Await `work` outside the simulator's ownership: it takes real time and holds nobody up."""
+async def external_wait(env: simcord.Env | None, work: Coroutine[Any, Any, T], *, reason: str) -> T:
+    """Await `work` that takes real time, without the simulator waiting for it to settle."""
     if env is None:
         return await work
     task: Awaitable[T] = contextvars.Context().run(asyncio.ensure_future, work)
@@ -90,7 +91,7 @@ async def outside(env: simcord.Env | None, work: Coroutine[Any, Any, T], *, reas
 
 
 class DemoBackend:
-    """A backend that works in real time beside the simulator."""
+    """A backend that works in real time, outside the simulator."""
 
     def __init__(self, inner: Backend, clock: DemoClock) -> None:
         self.name = inner.name
@@ -99,17 +100,17 @@ class DemoBackend:
         self._clock = clock
 
     async def generate(self, params: Img2ImgParams, image: bytes, on_progress: OnProgress) -> Generation:
-        """Make the pictures; progress is told from within the simulator's world."""
-        inside = contextvars.copy_context()
+        """Make the pictures; progress is reported in the caller's context, which the simulator tracks."""
+        context = contextvars.copy_context()
 
-        def tell(progress: Progress) -> None:
-            inside.copy().run(on_progress, progress)
+        def report(progress: Progress) -> None:
+            context.copy().run(on_progress, progress)
 
-        work = self._inner.generate(params, image, tell)
-        return await outside(self._clock.env, work, reason="painting")
+        work = self._inner.generate(params, image, report)
+        return await external_wait(self._clock.env, work, reason="painting")
 
     async def check(self) -> str:
-        """Return the inner backend's health."""
+        """Check the inner backend."""
         return await self._inner.check()
 
     async def aclose(self) -> None:
@@ -119,7 +120,7 @@ class DemoBackend:
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """A running demo: its page's address, a picture to try, and what is behind it."""
+    """A running demo: its page's address, a sample picture, and its parts."""
 
     url: str
     sample: Path
@@ -134,14 +135,14 @@ async def open_demo(
 ) -> AsyncIterator[Demo]:
     """Run the bot in a simulated server with two members and a moderator, shown on a page at `port`.
 
-    Pictures are made by the GPU server at `gpu_url`, else by the painter, which takes at least
-    `step_s` seconds for a step. Raises `OperatorError` where the port is taken.
+    Pictures are made by the GPU server at `gpu_url`, or else by the painter, which takes at least
+    `step_s` seconds per step. Raises `OperatorError` if the port is in use.
     """
     folder = Path(tempfile.mkdtemp(prefix="img2img-demo-"))
     clock = DemoClock()
     bot = Img2ImgBot(shard_count=1, cdn_hosts=frozenset({SIMULATED_CDN}))
     settings = bare_settings(data_dir=folder, backends=("painter",), daily_allowance=DAILY_ALLOWANCE)
-    inner = Gpu(url=gpu_url, clock=SystemClock()) if gpu_url else Painter(pace_s=step_s)
+    inner = GpuServerBackend(url=gpu_url, clock=SystemClock()) if gpu_url else Painter(pace_s=step_s)
     backend = DemoBackend(inner, clock)
     try:
         async with open_app(settings, fetch=bot.fetch, clock=clock, backends=[backend]) as app:
@@ -150,7 +151,7 @@ async def open_demo(
             env.backend.edit_bot_profile("img2img")
             clock.start(env)
             await env.start()
-            del bot.tree.on_error  # the simulator's, which takes each refusal of ours for a failure
+            del bot.tree.on_error  # the simulator's handler, which reports the bot's refusals as failures
             try:
                 picture = (resources.files("bot.demo") / "assets" / SAMPLE).read_bytes()
                 sample = folder / SAMPLE
@@ -178,22 +179,22 @@ async def _page(
     moderator = guild.add_member(env.create_user("moderator"), roles=[moderators])
     async with (
         env.preview(channel, viewers=[member, second, moderator], layout="channel") as preview,
-        open_door(env, preview, port=port, catch_up=clock.catch_up) as url,
+        open_proxy(env, preview, port=port, catch_up=clock.catch_up) as url,
     ):
         await moderator.send(channel, WELCOME, attachments=[(SAMPLE, picture)])
         yield preview, url
 
 
 async def run_demo(*, port: int, open_browser: bool, gpu_url: str | None = None) -> None:
-    """Open the demo and keep it until a signal or the page ends it."""
+    """Run the demo until a signal or the page ends it."""
     signalled = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, signalled.set)
     async with open_demo(port=port, gpu_url=gpu_url) as demo:
         typer.echo(f"\n  The bot is running in a simulated Discord at\n\n    {demo.url}\n")
-        typer.echo(f"  Type /img2img there and attach a picture, for instance\n\n    {demo.sample}\n")
+        typer.echo(f"  Type /img2img there and attach a picture, for example\n\n    {demo.sample}\n")
         typer.echo(
-            "  Switch between the member, the second member and the moderator on the page. Ctrl-C ends it.\n"
+            "  You can switch between two members and a moderator on the page. Press Ctrl-C to stop.\n"
         )
         if open_browser:
             await asyncio.to_thread(webbrowser.open, demo.url)

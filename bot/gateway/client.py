@@ -7,31 +7,35 @@ import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import discord
 from discord.ext import commands
 
+from bot.actors import Person
 from bot.app import App
 from bot.errors import JobGone, OperatorError, UnusablePicture
-from bot.gateway.interactions import NO_MENTIONS, JobButton, Tree
-from db import members as guilds
+from bot.gateway.buttons import JobButton, PersistentButton, ProposalButton
+from bot.gateway.interactions import NO_MENTIONS, Tree
+from db.jobs import Job
+from db.operations import Operation
 
 log = logging.getLogger(__name__)
 
 EXTENSIONS: Final = (
-    "cogs.results",
+    "cogs.results",  # first: it provides `job_cards`
     "cogs.img2img",
     "cogs.credits",
+    "cogs.history",
     "cogs.quota",
     "cogs.settings",
     "cogs.audit_log",
     "cogs.owner",
 )
 
-#: Buttons that carry an interaction's id in place of a job's.
-NOT_ABOUT_JOBS: Final = frozenset({"confirm", "withdraw"})
+#: Every operation that a button asks for; `img2img` is a command.
+BUTTON_OPERATIONS: Final = frozenset(Operation) - {Operation.IMG2IMG}
 
 #: Where Discord keeps attachments and hands out the pictures of embeds.
 DISCORD_HOSTS: Final = frozenset(
@@ -43,12 +47,24 @@ DISCORD_HOSTS: Final = frozenset(
     }
 )
 
-Farewell = Callable[[], Awaitable[None]]
-Press = Callable[[discord.Interaction[Any], JobButton], Awaitable[None]]
+ShutdownHook = Callable[[], Awaitable[None]]
+PressHandler = Callable[[discord.Interaction[Any], Any], Awaitable[None]]
+ButtonT = TypeVar("ButtonT", bound=PersistentButton)
+
+
+class JobCards(Protocol):
+    """The cards of jobs, for commands and buttons that start one."""
+
+    async def post(self, interaction: discord.Interaction[Any], job: Job) -> None:
+        """Answer the interaction with the new job's card, which is kept up to date from then on."""
+        ...
 
 
 class Img2ImgBot(commands.AutoShardedBot):
     """The client. It needs no privileged intent and caches no members or messages."""
+
+    #: Set by the extension that shows jobs.
+    job_cards: JobCards
 
     def __init__(
         self,
@@ -57,7 +73,7 @@ class Img2ImgBot(commands.AutoShardedBot):
         cdn_hosts: frozenset[str] = DISCORD_HOSTS,
         servers_wait_s: float = 2.0,
     ) -> None:
-        """Get ready to connect; `servers_wait_s` after the last server is announced, it is ready."""
+        """Prepare to connect; it counts as ready `servers_wait_s` after the last server is announced."""
         super().__init__(
             command_prefix=commands.when_mentioned,
             help_command=None,
@@ -74,13 +90,13 @@ class Img2ImgBot(commands.AutoShardedBot):
         )
         self._cdn_hosts = cdn_hosts
         self._app: App | None = None
-        self._presses: dict[str, Press] = {}
-        self._farewells: list[Farewell] = []
+        self._press_handlers: dict[Operation, PressHandler] = {}
+        self._shutdown_hooks: list[ShutdownHook] = []
 
     @property
     def app(self) -> App:
         """Everything behind the commands. Set before the client starts."""
-        assert self._app is not None, "hand the client its app before it starts"  # noqa: S101
+        assert self._app is not None, "set the client's app before it starts"  # noqa: S101
         return self._app
 
     @app.setter
@@ -97,8 +113,8 @@ class Img2ImgBot(commands.AutoShardedBot):
             raise UnusablePicture("That picture is not on Discord; please save it and attach it yourself.")
         return await self.http.get_from_cdn(url)
 
-    async def stay(self, token: str) -> None:
-        """Stay on Discord for as long as it lasts. Raises `OperatorError` for a token Discord refuses."""
+    async def run_until_disconnected(self, token: str) -> None:
+        """Connect and serve until the connection ends. Raises `OperatorError` for a token Discord refuses."""
         try:
             await self.start(token)
         except discord.LoginFailure as error:
@@ -107,16 +123,23 @@ class Img2ImgBot(commands.AutoShardedBot):
             ) from error
 
     async def setup_hook(self) -> None:
-        """Load every extension, loudly; register buttons; sync commands; take up unfinished jobs.
+        """Load every extension, register buttons, sync commands, resume unfinished jobs.
 
-        This is after the login, so that Discord can be told of them, and before the
-        gateway, so that no new job can be taken for one that a crash left behind.
+        This runs after the login, so that requests to Discord work, and before the
+        gateway connects, so that no new job can be taken for one that a crash left behind.
         """
-        self.add_dynamic_items(JobButton)
+        self.add_dynamic_items(JobButton, ProposalButton)
         for extension in EXTENSIONS:
             await self.load_extension(extension)
+        self._check_press_handlers()
         await self._sync_if_changed()
         await self.app.dispatcher.recover()
+        self.app.upkeep.start()
+
+    def _check_press_handlers(self) -> None:
+        """Raise `OperatorError` if a button would do nothing: better at the start than at a press."""
+        if missing := sorted(BUTTON_OPERATIONS - self._press_handlers.keys()):
+            raise OperatorError(f"This build of the bot has no handler for the buttons {', '.join(missing)}.")
 
     async def _sync_if_changed(self) -> None:
         """Send the commands to Discord only when they differ: it allows few such calls a day."""
@@ -125,45 +148,39 @@ class Img2ImgBot(commands.AutoShardedBot):
             menu.to_dict(self.tree) for menu in self.tree.get_commands(type=discord.AppCommandType.message)
         ]
         stamp = f"{self.application_id}:{hashlib.sha256(json.dumps(payload).encode()).hexdigest()}"
-        if await self.app.db.read(lambda tx: guilds.remembered(tx, "commands")) == stamp:
-            return
-        await self.tree.sync()
-        await self.app.db.write(lambda tx: guilds.remember(tx, key="commands", value=stamp))
+        if await self.app.command_stamp() != stamp:
+            await self.tree.sync()
+            await self.app.set_command_stamp(stamp)
 
     async def on_ready(self) -> None:
-        """Say so in the log; it happens again after a new session."""
+        """Log it; it happens again after each new session."""
         log.info("Ready as %s in %d servers", self.user, len(self.guilds))
 
-    # --------------------------------------------------------------- the end
+    def add_shutdown_hook(self, hook: ShutdownHook) -> None:
+        """Let `hook` run before an orderly shutdown closes the client."""
+        self._shutdown_hooks.append(hook)
 
-    def before_close(self, farewell: Farewell) -> None:
-        """Let `farewell` run before the client is closed in good order."""
-        self._farewells.append(farewell)
-
-    async def say_farewell(self, timeout_s: float) -> None:
-        """Let everything that is still to be shown be shown, for at most `timeout_s`."""
-        tasks = [asyncio.ensure_future(farewell()) for farewell in self._farewells]
+    async def run_shutdown_hooks(self, timeout_s: float) -> None:
+        """Run every shutdown hook, for at most `timeout_s` seconds."""
+        tasks = [asyncio.ensure_future(hook()) for hook in self._shutdown_hooks]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=timeout_s)
             for task in late:
                 task.cancel()
 
-    # ---------------------------------------------------------------- buttons
+    def on_press(
+        self,
+        operation: Operation,
+        handler: Callable[[discord.Interaction[Any], ButtonT], Awaitable[None]],
+    ) -> None:
+        """Let `handler` handle the buttons of `operation`."""
+        self._press_handlers[operation] = handler
 
-    def on_press(self, operation: str, press: Press) -> None:
-        """Let `press` handle the buttons of `operation`."""
-        self._presses[operation] = press
-
-    async def pressed(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
-        """Hand a press to whoever handles its operation."""
-        press = self._presses.get(button.operation)
-        if press is None:
+    async def pressed(self, interaction: discord.Interaction[Any], button: PersistentButton) -> None:
+        """Hand a press to its operation's handler. Raises `JobGone` for an operation that does not exist."""
+        if button.operation is None or (handler := self._press_handlers.get(button.operation)) is None:
             raise JobGone
-        if button.operation not in NOT_ABOUT_JOBS:
-            await self.app.trail.pressed(
-                button.operation,
-                guild_id=interaction.guild_id or 0,
-                user_id=interaction.user.id,
-                job_id=button.job_id,
-            )
-        await press(interaction, button)
+        if isinstance(button, JobButton):
+            who = Person(interaction.guild_id or 0, interaction.user.id)
+            await self.app.audit_log.record_press(button.operation, who, job_id=button.job_id)
+        await handler(interaction, button)

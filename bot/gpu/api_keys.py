@@ -16,8 +16,9 @@ from typing import Final
 
 from bot.clock import Clock
 from bot.errors import NotAllowed, NotEnoughCredits, OperatorError
-from db import ledger
+from db import api_keys, ledger
 from db.database import Database
+from db.ledger import InsufficientCredits, NewTransfer
 
 #: A picture of 16 x 16 pixels in one step still costs a whole unit.
 UNITS_PER_CREDIT: Final = 1000
@@ -65,10 +66,16 @@ class ApiKeys:
         if not 1 / UNITS_PER_CREDIT <= credits_given <= _CREDITS_MAX:
             raise OperatorError(f"A budget is at least 0.001 and at most {_CREDITS_MAX} credits.")
         handle, secret, salt = secrets.token_hex(4), secrets.token_urlsafe(32), secrets.token_bytes(16)
-        row = (name, handle, salt, _hash(salt, secret), self._clock.now())
-        units = round(credits_given * UNITS_PER_CREDIT)
+        now = self._clock.now()
+
+        def insert(tx: sqlite3.Connection) -> None:
+            key_id = api_keys.insert(
+                tx, name=name, handle=handle, salt=salt, secret_hash=_hash(salt, secret), now=now
+            )
+            _give_budget(tx, key_id, units=round(credits_given * UNITS_PER_CREDIT), now=now)
+
         try:
-            await self._database.write(lambda tx: _insert_key(tx, row, units=units, now=self._clock.now()))
+            await self._database.write(insert)
         except sqlite3.IntegrityError as error:
             raise OperatorError(
                 f"{name!r} can't be the name of a new key: it is taken, empty or too long."
@@ -77,9 +84,8 @@ class ApiKeys:
 
     async def revoke(self, name: str) -> None:
         """Revoke a key for good. Raises `OperatorError` if no active key has that name."""
-        query = "UPDATE api_key SET revoked_at = ? WHERE name = ? AND revoked_at IS NULL"
-        row = (self._clock.now(), name)
-        if await self._database.write(lambda tx: tx.execute(query, row).rowcount) != 1:
+        now = self._clock.now()
+        if not await self._database.write(lambda tx: api_keys.revoke(tx, name, now=now)):
             raise OperatorError(f"No active key is called {name!r}; `gpu keys list` shows all keys.")
 
     async def list_all(self) -> Sequence[ApiKey]:
@@ -88,19 +94,17 @@ class ApiKeys:
 
     async def has_active_key(self) -> bool:
         """Return whether any key is active."""
-        query = "SELECT EXISTS (SELECT 1 FROM api_key WHERE revoked_at IS NULL)"
-        return bool(await self._database.read(lambda tx: tx.execute(query).fetchone()[0]))
+        return await self._database.read(api_keys.has_active)
 
     async def authenticate(self, presented: str) -> int:
         """Return the id of the key that a client `presented`. Raises `NotAllowed` if it is not active."""
         handle, _, secret = presented.partition(".")
-        query = "SELECT id, salt, hash FROM api_key WHERE handle = ? AND revoked_at IS NULL"
-        row = await self._database.read(lambda tx: tx.execute(query, (handle,)).fetchone())
-        key_id, salt, expected = row or (0, b"", b"")
+        found = await self._database.read(lambda tx: api_keys.find_active(tx, handle))
+        key_id, salt, expected = found or (0, b"", b"")
         # An unknown key is hashed as well, so that the time taken does not tell it from a wrong secret.
         if not hmac.compare_digest(_hash(salt, secret), expected):
             raise NotAllowed("The API key is missing, wrong or revoked.")
-        return int(key_id)
+        return key_id
 
     async def available_units(self, key_id: int) -> int:
         """Return what a key can spend now, in units, without what is held."""
@@ -129,25 +133,27 @@ class ApiKeys:
         return await self._database.write(lambda tx: _void_orphans(tx, now))
 
 
-def _insert_key(tx: sqlite3.Connection, row: tuple[object, ...], *, units: int, now: float) -> None:
-    query = "INSERT INTO api_key (name, handle, salt, hash, created_at) VALUES (?, ?, ?, ?, ?)"
-    key_id = tx.execute(query, row).lastrowid or 0
+def _give_budget(tx: sqlite3.Connection, key_id: int, *, units: int, now: float) -> None:
+    mint = ledger.get_or_create_account(tx, kind="mint")
+    account = ledger.get_or_create_account(tx, kind="user", user_id=key_id)
     ledger.move(
         tx,
-        transfer_id=f"budget:{key_id}",
-        src=ledger.account(tx, kind="mint").id,
-        dst=ledger.account(tx, kind="user", user_id=key_id).id,
-        amount=units,
-        actor_id=_OPERATOR,
-        reason="budget",
-        now=now,
+        NewTransfer(
+            id=f"budget:{key_id}",
+            src=mint.id,
+            dst=account.id,
+            amount=units,
+            actor_id=_OPERATOR,
+            reason="budget",
+            now=now,
+        ),
     )
 
 
 def _list_all(tx: sqlite3.Connection) -> list[ApiKey]:
-    rows = tx.execute("SELECT id, name, revoked_at IS NOT NULL FROM api_key ORDER BY name").fetchall()
     return [
-        ApiKey(key_id, name, _available_units(tx, key_id), bool(revoked)) for key_id, name, revoked in rows
+        ApiKey(key_id, name, _available_units(tx, key_id), revoked)
+        for key_id, name, revoked in api_keys.list_all(tx)
     ]
 
 
@@ -156,18 +162,18 @@ def _available_units(tx: sqlite3.Connection, key_id: int) -> int:
 
 
 def _hold_charge(tx: sqlite3.Connection, *, key_id: int, request_id: str, units: int, now: float) -> Charge:
+    transfer = NewTransfer(
+        id=_transfer_id(request_id),
+        src=ledger.get_or_create_account(tx, kind="user", user_id=key_id).id,
+        dst=ledger.get_or_create_account(tx, kind="provider").id,
+        amount=units,
+        actor_id=key_id,
+        reason="request",
+        now=now,
+    )
     try:
-        ledger.hold(
-            tx,
-            transfer_id=_transfer_id(request_id),
-            src=ledger.account(tx, kind="user", user_id=key_id).id,
-            dst=ledger.account(tx, kind="provider").id,
-            amount=units,
-            actor_id=key_id,
-            reason="request",
-            now=now,
-        )
-    except ledger.InsufficientCreditsError as error:
+        ledger.hold(tx, transfer)
+    except InsufficientCredits as error:
         left = _available_units(tx, key_id) / UNITS_PER_CREDIT
         sentence = f"Not enough credits: this costs {units / UNITS_PER_CREDIT:g}, the key has {left:g} left."
         raise NotEnoughCredits(sentence) from error
@@ -180,8 +186,7 @@ def _transfer_id(request_id: str) -> str:
 
 def _settle_hold(tx: sqlite3.Connection, charge: Charge, *, made: bool, now: float) -> None:
     transfer_id = _transfer_id(charge.request_id)
-    query = "SELECT 1 FROM transfer WHERE id = ? AND state = 'pending'"
-    if not tx.execute(query, (transfer_id,)).fetchone():
+    if not api_keys.is_pending(tx, transfer_id):
         return
     if made:
         ledger.post(tx, transfer_id=transfer_id, charged=charge.units, now=now)
@@ -190,10 +195,9 @@ def _settle_hold(tx: sqlite3.Connection, charge: Charge, *, made: bool, now: flo
 
 
 def _void_orphans(tx: sqlite3.Connection, now: float) -> int:
-    query = "SELECT id FROM transfer WHERE state = 'pending' AND created_at < ?"
-    orphans = tx.execute(query, (now - ORPHANED_AFTER_S,)).fetchall()
-    for orphan in orphans:
-        ledger.void(tx, transfer_id=orphan["id"], now=now)
+    orphans = api_keys.pending_before(tx, now - ORPHANED_AFTER_S)
+    for transfer_id in orphans:
+        ledger.void(tx, transfer_id=transfer_id, now=now)
     return len(orphans)
 
 

@@ -1,7 +1,6 @@
 """The file that API keys are kept in: opened, made if missing, refused if it is something else.
 
-It has the bot's whole schema, so that one migration of the ledger serves both and `ledger.reconcile`
-finds the tables it looks at; those for Discord stay empty. Several servers may share one file.
+Several servers may share one file.
 """
 
 from __future__ import annotations
@@ -16,29 +15,12 @@ from typing import Final
 from bot.clock import Clock, SystemClock
 from bot.errors import OperatorError
 from bot.gpu.api_keys import ApiKeys
-from db.database import DatabaseUnfitError, connect, migrate, opened
+from db import api_keys
+from db.database import DatabaseUnusable, connect, open_file
 
-#: "i2k" and a version, in SQLite's header: tells a file of keys from the bot's own database.
-_APPLICATION_ID: Final = 0x69326B01
 #: Other servers hold the lock only while they make the file, for well under a second.
 _LOCKED_S_MAX: Final = 10.0
 _LOCKED_WAIT_S: Final = 0.05
-
-#: Each statement does nothing if another process has run it already.
-_SCHEMA: Final = (
-    """
-    CREATE TABLE IF NOT EXISTS api_key (
-        id         INTEGER PRIMARY KEY,
-        name       TEXT NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 64),
-        handle     TEXT NOT NULL UNIQUE,
-        salt       BLOB NOT NULL CHECK (length(salt) = 16),
-        hash       BLOB NOT NULL CHECK (length(hash) = 32),
-        created_at REAL NOT NULL,
-        revoked_at REAL
-    ) STRICT
-    """,
-    "CREATE INDEX IF NOT EXISTS api_key_pending ON transfer (created_at) WHERE state = 'pending'",
-)
 
 
 @asynccontextmanager
@@ -48,9 +30,9 @@ async def open_keys(path: Path, clock: Clock | None = None) -> AsyncIterator[Api
     Several processes may have it open. Raises `OperatorError` if it can't be opened.
     """
     # Closing a file's last connection locks it for a moment. While this one stays open, no other process's
-    # is the last, so the two that `opened` makes are not locked out.
+    # is the last, so the two that `open_file` makes are not locked out.
     with closing(await _connect_patiently(path)):
-        async with opened(path) as database:
+        async with open_file(path) as database:
             yield ApiKeys(database, clock or SystemClock())
 
 
@@ -67,7 +49,7 @@ async def _connect_patiently(path: Path) -> sqlite3.Connection:
             return await asyncio.to_thread(_connect, path)
         except OSError as error:
             raise OperatorError(f"The file of keys {path} can't be opened.", detail=str(error)) from error
-        except DatabaseUnfitError as error:
+        except DatabaseUnusable as error:
             raise OperatorError(str(error)) from error
         except sqlite3.DatabaseError as error:
             if "locked" not in str(error):
@@ -88,19 +70,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         pass
     connection = connect(path)
     try:
-        _claim(connection, path)
-        migrate(connection, path)
-        for statement in _SCHEMA:
-            connection.execute(statement)
+        api_keys.prepare(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _claim(connection: sqlite3.Connection, path: Path) -> None:
-    """Mark an empty file as a file of keys. Raises `DatabaseUnfitError` for one that is something else."""
-    if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    elif connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-        raise DatabaseUnfitError(f"{path} is not a file of keys.")

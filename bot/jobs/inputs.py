@@ -1,6 +1,6 @@
-"""From where a member's picture is to where backends find it: fetched, normalised, stored by hash.
+"""A job's input: the member's picture fetched, normalised and stored by hash.
 
-Work on an input starts the moment a job is accepted, while it waits in line.
+This starts when a job is accepted, while it waits in the queue.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from bot.errors import BotError, UnusablePicture, UserError
 from bot.pictures.child import AREA_MAX, SIDE_MAX, SIDE_MIN, SIDE_STEP, fitted_size
 from bot.pictures.pool import INPUT_BYTES_MAX, PicturePool
 from bot.pictures.store import PictureStore
-from db import jobs as rows
+from db import jobs
 from db.database import Database
 from db.jobs import Job
 
 Fetch = Callable[[str], Awaitable[bytes]]
 
-FETCHES_AT_ONCE_MAX: Final = 8
-FETCH_TIMEOUT_S: Final = 30
+FETCHES_AT_ONCE_MAX: Final = 8  # of up to 25 MiB each: bounds memory
+FETCH_TIMEOUT_S: Final = 30  # Discord's CDN answers in well under a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ class Inputs:
         pool: PicturePool,
         store: PictureStore,
         fetch: Fetch,
-        limits: Limits | None = None,
+        limits: Limits,
     ) -> None:
-        """Get ready; `limits` are held against a picture's size once it is known."""
+        """`limits` are checked against a picture's size once it is known."""
         self._limits = limits
         self._db = db
         self._pool = pool
@@ -80,7 +80,7 @@ class Inputs:
         self._preparing: dict[int, asyncio.Task[None]] = {}
 
     def begin(self, job: Job, *, on_refused: Callable[[int, UserError], None]) -> None:
-        """Start preparing the job's input; `on_refused` hears at once if it is of no use."""
+        """Start preparing the job's input; `on_refused` is called as soon as it turns out unusable."""
 
         def ended(task: asyncio.Task[None]) -> None:
             self._preparing.pop(job.id, None)
@@ -103,9 +103,8 @@ class Inputs:
         pixels = normal.width * normal.height
 
         def unit(tx: sqlite3.Connection) -> bool:
-            if self._limits is not None:
-                self._limits.check_pixels(tx, job.guild_id, pixels)
-            return rows.set_input(tx, job_id=job.id, input_hash=digest, pixels=pixels)
+            self._limits.check_pixels(tx, job.guild_id, pixels)
+            return jobs.set_input(tx, job_id=job.id, input_hash=digest, pixels=pixels)
 
         await self._db.write(unit)
 
@@ -124,7 +123,7 @@ class Inputs:
         return data
 
     async def aclose(self) -> None:
-        """Stop what is under way; the jobs are taken up again at the next start."""
+        """Stop what is in progress; the jobs are resumed at the next start."""
         tasks = list(self._preparing.values())
         for task in tasks:
             task.cancel()

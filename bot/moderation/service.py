@@ -1,352 +1,227 @@
-"""What moderators do: each act as data, so that it can be shown before it is done, and confirmed.
+"""Moderation: actions are previewed, confirmed, done once and recorded; and what moderators look up.
 
-An act runs in one transaction together with its record. Large and server-wide ones are
-first run and undone, to show what they would change; confirmed, they run once, however
-often the button is pressed.
+An action runs in one transaction together with its audit record. A wide one is first run and
+rolled back, to show what it would change; confirmed, it runs once, however often the button is
+pressed.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field, TypeAdapter
 
+from bot.actors import Actor, Permission, Person
 from bot.clock import Clock
-from bot.credits.limits import RULE_NAMES, Person, megapixels_text
-from bot.credits.service import Credits
-from bot.errors import InvalidOption, JobGone, NotAllowed
-from bot.events import Events, TrailGrew
-from bot.moderation.audit import Difference, Moderator, detail_of, record
-from bot.moderation.blocklist import checked, plain_text
-from db import audit_log as trail
-from db import guilds as rules
-from db import members as guilds
+from bot.credits.allowance import DailyAllowance
+from bot.credits.limits import Limits
+from bot.errors import JobGone, NotAllowed
+from bot.events import AuditLogGrew, Events
+from bot.moderation import changes as change_lists
+from bot.moderation.actions import (
+    ActionContext,
+    BlockMember,
+    BlockText,
+    ModerationAction,
+    SetChannel,
+    SetLimits,
+    SetOptions,
+    SetRole,
+    StopServer,
+    UnblockText,
+)
+from bot.moderation.changes import Changes
+from bot.moderation.credit_actions import FreezeMember, Give, Grant, ResetAllowance, SetAllowance, Take
+from db import audit_records, guilds, jobs, ledger, proposals
+from db.audit_records import AuditRecord
 from db.database import Database
-from db.guilds import BlockedText
+from db.guilds import BlockedText, GuildSettings
+from db.proposals import Proposal
 
-LARGE_AMOUNT: Final = 1_000
-CONFIRM_WITHIN_S: Final = 15 * 60
+CONFIRM_WITHIN_S: Final = 15 * 60  # as long as the question's message can be edited
 
-Deed = Literal[
-    "set",
-    "role",
-    "server",
-    "grant",
-    "take",
-    "reset",
-    "freeze",
-    "block",
-    "channel",
-    "option",
-    "text",
+AnyAction = Annotated[
+    BlockMember
+    | BlockText
+    | FreezeMember
+    | Give
+    | Grant
+    | ResetAllowance
+    | SetAllowance
+    | SetChannel
+    | SetLimits
+    | SetOptions
+    | SetRole
+    | StopServer
+    | Take
+    | UnblockText,
+    Field(discriminator="kind"),
 ]
-
-
-class Act(BaseModel):
-    """One act: what is done (`do`), to whom or what, and the new values; what it has no use for is None.
-
-    `roles` are those of the member `user_id`; `rules` are fields of `db.rules.Rules`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    do: Deed
-    user_id: int | None = None
-    role_id: int | None = None
-    channel_id: int | None = None
-    roles: frozenset[int] = frozenset()
-    amount: int | None = None
-    on: bool | None = None
-    rules: dict[str, int | None] = {}
-    text: str = ""
-    kind: Literal["word", "pattern"] = "word"
-    adult_ok: bool = False
-    forget: bool = False
-
-    @property
-    def is_wide(self) -> bool:
-        """Tell whether it is large or concerns the whole server: to be confirmed."""
-        whole_server = self.do in {"reset", "freeze"} and self.user_id is None
-        large = self.do in {"grant", "take"} and (self.amount or 0) >= LARGE_AMOUNT
-        return whole_server or large or self.do in {"server", "role"}
+_stored_actions: Final[TypeAdapter[ModerationAction]] = TypeAdapter(AnyAction)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an act changed, or would change once it is confirmed; nothing if it was done before."""
+    """What an action changed, or would change once it is confirmed; empty if nothing."""
 
-    differences: tuple[Difference, ...]
-    needs_confirming: bool = False
-
-
-class _OnlyLooking(Exception):
-    """Undoes an act that was run to see what it would change."""
-
-    def __init__(self, differences: tuple[Difference, ...]) -> None:
-        super().__init__("only looking")
-        self.differences = differences
+    changes: Changes
+    needs_confirmation: bool = False
 
 
-_Doer = Callable[[sqlite3.Connection, Moderator, Act], tuple[Difference, ...]]
+class _DryRun(Exception):
+    """Rolls back an action that was run to see what it would change."""
+
+    def __init__(self, changes: Changes) -> None:
+        super().__init__("dry run")
+        self.changes = changes
 
 
-class Moderation:
-    """The acts of moderators over one server's members and rules."""
+class ModerationService:
+    """Moderators' actions on one server's members and settings, and members' gifts."""
 
-    def __init__(self, *, db: Database, clock: Clock, wallet: Credits, events: Events) -> None:
+    def __init__(
+        self, *, db: Database, clock: Clock, limits: Limits, allowance: DailyAllowance, events: Events
+    ) -> None:
         self._db = db
         self._clock = clock
-        self._credits = wallet
+        self._limits = limits
+        self._allowance = allowance
         self._events = events
-        self._doers: Mapping[Deed, _Doer] = {
-            "set": self._set,
-            "role": self._role,
-            "server": self._rules,
-            "option": self._rules,
-            "grant": self._adjust,
-            "take": self._adjust,
-            "reset": self._reset,
-            "freeze": self._freeze,
-            "block": self._block,
-            "channel": self._channel,
-            "text": self._text,
-        }
 
-    # ------------------------------------------------------------ doing and confirming
-
-    async def perform(self, by: Moderator, act: Act) -> Outcome:
-        """Do the act, or, where it must be confirmed, keep it and return what it would change.
+    async def perform(self, actor: Actor, action: ModerationAction) -> Outcome:
+        """Do the action, or, where it must be confirmed, store it and return what it would change.
 
         Raises `UserError` for what can't be done; then nothing was changed.
         """
-        if not act.is_wide:
-            return Outcome(await self._do(by, act))
-        differences = await self._foresee(by, act)
-        kept = rules.Proposal(**{**asdict(by), "act": act.model_dump_json(), "created_at": self._clock.now()})
-        await self._db.write(lambda tx: rules.propose(tx, kept))
-        return Outcome(differences, needs_confirming=True)
+        actor.person.require(action.needs)
+        if not action.is_wide:
+            return Outcome(await self._apply(actor, action))
+        changes = await self._preview(actor, action)
+        if not changes:
+            return Outcome(())
+        proposal = Proposal(
+            interaction_id=actor.interaction_id,
+            guild_id=actor.guild_id,
+            actor_id=actor.user_id,
+            reason=actor.reason,
+            action_json=action.model_dump_json(),
+            created_at=self._clock.now(),
+        )
+        await self._db.write(lambda tx: proposals.insert(tx, proposal))
+        return Outcome(changes, needs_confirmation=True)
 
-    async def confirm(self, interaction_id: int, *, guild_id: int, actor_id: int) -> Outcome:
-        """Do what the moderator `actor_id` proposed in this interaction.
+    async def confirm(self, interaction_id: int, person: Person) -> Outcome:
+        """Do what this moderator proposed in that interaction; done already, return what it changed.
 
-        Raises `NotAllowed` for another's proposal, `JobGone` for one that is done, withdrawn or too old.
+        Raises `NotAllowed` for another's proposal, `JobGone` for one that was withdrawn or is too old.
         """
-        kept = await self._proposal(interaction_id, guild_id=guild_id, actor_id=actor_id)
-        by = Moderator(kept.interaction_id, kept.guild_id, kept.actor_id, kept.reason)
-        return Outcome(await self._do(by, Act.model_validate_json(kept.act)))
+        person.require(Permission.MANAGE_SERVER)
+        recorded = await self._db.read(lambda tx: _own_record(tx, interaction_id, person))
+        if recorded is not None:
+            return Outcome(change_lists.from_json(recorded.changes_json))
+        proposal = await self._proposal(interaction_id, person)
+        actor = Actor(interaction_id, person, proposal.reason)
+        return Outcome(await self._apply(actor, _stored_actions.validate_json(proposal.action_json)))
 
-    async def withdraw(self, interaction_id: int, *, guild_id: int, actor_id: int) -> None:
-        """Forget a proposal. Raises as `confirm`."""
-        await self._proposal(interaction_id, guild_id=guild_id, actor_id=actor_id)
-        await self._db.write(lambda tx: rules.withdraw(tx, interaction_id))
+    async def withdraw(self, interaction_id: int, person: Person) -> None:
+        """Delete a proposal. Raises as `confirm`."""
+        person.require(Permission.MANAGE_SERVER)
+        await self._proposal(interaction_id, person)
+        await self._db.write(lambda tx: proposals.delete(tx, interaction_id))
 
-    async def _proposal(self, interaction_id: int, *, guild_id: int, actor_id: int) -> rules.Proposal:
-        kept = await self._db.read(lambda tx: rules.proposal(tx, interaction_id))
-        if kept is None or kept.guild_id != guild_id:
-            raise JobGone("That is not waiting to be confirmed any more; please give the command again.")
-        if kept.actor_id != actor_id:
-            raise NotAllowed("Only the moderator who gave this command can confirm it.")
-        if self._clock.now() > kept.created_at + CONFIRM_WITHIN_S:
-            raise JobGone("That was too long ago to be confirmed; please give the command again.")
-        return kept
+    async def _proposal(self, interaction_id: int, person: Person) -> Proposal:
+        found = await self._db.read(lambda tx: proposals.get(tx, interaction_id))
+        if found is None or found.guild_id != person.guild_id:
+            raise JobGone("That is no longer waiting to be confirmed; please run the command again.")
+        if found.actor_id != person.user_id:
+            raise NotAllowed("Only the moderator who ran this command can confirm it.")
+        if self._clock.now() > found.created_at + CONFIRM_WITHIN_S:
+            raise JobGone("It's too late to confirm that; please run the command again.")
+        return found
 
-    async def _do(self, by: Moderator, act: Act) -> tuple[Difference, ...]:
-        def unit(tx: sqlite3.Connection) -> tuple[Difference, ...]:
-            rules.withdraw(tx, by.interaction_id)
-            return self._doers[act.do](tx, by, act)
+    async def _apply(self, actor: Actor, action: ModerationAction) -> Changes:
+        changes = await self._db.write(lambda tx: self.apply_once(tx, actor, action))
+        self._events.emit(AuditLogGrew(actor.guild_id))
+        return changes
 
-        differences = await self._db.write(unit)
-        self._events.emit(TrailGrew(by.guild_id))
-        return differences
+    def apply_once(self, tx: sqlite3.Connection, actor: Actor, action: ModerationAction) -> Changes:
+        """Do the action and record it, once an interaction; a repeat returns what it changed then."""
+        recorded = audit_records.of_interaction(tx, actor.interaction_id)
+        if recorded is not None:
+            return change_lists.from_json(recorded.changes_json)
+        proposals.delete(tx, actor.interaction_id)
+        changes = self._run(tx, actor, action)
+        audit_records.insert(tx, self._record_of(actor, action, changes))
+        return changes
 
-    async def _foresee(self, by: Moderator, act: Act) -> tuple[Difference, ...]:
+    async def _preview(self, actor: Actor, action: ModerationAction) -> Changes:
         def unit(tx: sqlite3.Connection) -> None:
-            raise _OnlyLooking(self._doers[act.do](tx, by, act))
+            raise _DryRun(self._run(tx, actor, action))
 
         try:
             await self._db.write(unit)
-        except _OnlyLooking as seen:
-            return seen.differences
+        except _DryRun as dry_run:
+            return dry_run.changes
         return ()
 
-    # --------------------------------------------------------------------- the acts
+    def _run(self, tx: sqlite3.Connection, actor: Actor, action: ModerationAction) -> Changes:
+        context = ActionContext(actor, self._limits, self._allowance, self._clock.now())
+        return tuple(change for change in action.apply(tx, context) if change.before != change.after)
 
-    def _set(self, tx: sqlite3.Connection, by: Moderator, act: Act) -> tuple[Difference, ...]:
-        who = Person(by.guild_id, act.user_id or 0, act.roles)
-        change = self._credits.allowance_set(tx, by, who, allowance=act.amount)
-        return (_amounts(f"<@{who.user_id}>'s daily allowance", change.before, change.after),)
-
-    def _adjust(self, tx: sqlite3.Connection, by: Moderator, act: Act) -> tuple[Difference, ...]:
-        user_id = act.user_id or 0
-        change = self._credits.adjusted(tx, by, user_id=user_id, amount=act.amount or 0, action=act.do)
-        return (_amounts(f"<@{user_id}>'s balance", change.before, change.after),)
-
-    def _role(self, tx: sqlite3.Connection, by: Moderator, act: Act) -> tuple[Difference, ...]:
-        self._credits.limits.check_allowance(act.amount)
-        role_id = act.role_id or 0
-        known = {rule.role_id: rule for rule in rules.roles(tx, by.guild_id)}
-        before = known.get(role_id, rules.RoleRule(role_id, None, may_use=False))
-        # What a moderator does not mention stays as it is.
-        after = rules.RoleRule(
-            role_id,
-            before.allowance if act.amount is None else act.amount,
-            may_use=before.may_use if act.on is None else act.on,
-        )
-        if act.forget:
-            after = rules.RoleRule(role_id, None, may_use=False)
-        name = f"<@&{role_id}>"
-        differences = (
-            Difference(
-                f"the daily allowance of {name}", _or_none(before.allowance), _or_none(after.allowance)
-            ),
-            Difference(f"whether {name} opens the bot", _yes(before.may_use), _yes(after.may_use)),
-        )
-        return self._recorded(
-            tx, by, act, differences, lambda: rules.set_role(tx, guild_id=by.guild_id, rule=after)
+    def _record_of(self, actor: Actor, action: ModerationAction, changes: Changes) -> AuditRecord:
+        amounts = (c for c in changes if c.field in {"balance", "member_allowance"})
+        before, after = next(((c.before, c.after) for c in amounts), (None, None))
+        return AuditRecord(
+            interaction_id=actor.interaction_id,
+            guild_id=actor.guild_id,
+            actor_id=actor.user_id,
+            target_id=action.target_id,
+            action=action.kind,
+            before=before if isinstance(before, int) else None,
+            after=after if isinstance(after, int) else None,
+            reason=actor.reason,
+            at=self._clock.now(),
+            changes_json=change_lists.to_json(changes),
         )
 
-    def _rules(self, tx: sqlite3.Connection, by: Moderator, act: Act) -> tuple[Difference, ...]:
-        now_set = rules.of_guild(tx, by.guild_id)
-        for name, value in act.rules.items():
-            self._credits.limits.check_rule(name, value)
-        differences = tuple(
-            Difference(RULE_NAMES[name], rule_text(name, getattr(now_set, name)), rule_text(name, value))
-            for name, value in act.rules.items()
+    async def list_records(
+        self, moderator: Person, *, member_id: int | None = None, limit: int
+    ) -> list[AuditRecord]:
+        """Return the server's latest audit records, or those by and on one member, newest first."""
+        moderator.require(Permission.MANAGE_SERVER)
+        return await self._db.read(
+            lambda tx: audit_records.latest(tx, guild_id=moderator.guild_id, member_id=member_id, limit=limit)
         )
 
-        def change() -> None:
-            for name, value in act.rules.items():
-                rules.change(tx, guild_id=by.guild_id, name=name, value=value)
-            if act.rules.get("log_channel_id"):
-                trail.start_mirror(tx, by.guild_id)
-
-        return self._recorded(tx, by, act, differences, change)
-
-    def _reset(self, tx: sqlite3.Connection, by: Moderator, act: Act) -> tuple[Difference, ...]:
-        if act.user_id is not None:
-            whom = [act.user_id]
-        else:
-            whom = guilds.given_on(tx, guild_id=by.guild_id, day=self._credits.today(tx))
-        if not self._recorded(tx, by, act, (Difference("today's allowances", "as used", "as given"),)):
-            return ()
-        found = (self._credits.reset(tx, by, user_id=user_id) for user_id in whom)
-        return tuple(difference for difference in found if difference)
-
-    def _freeze(self, tx: sqlite3.Connection, by: Moderator, act: Act) -> tuple[Difference, ...]:
-        frozen = bool(act.on)
-        if act.user_id is None:
-            stop = act.model_copy(update={"rules": {"frozen": int(frozen)}})
-            return self._rules(tx, by, stop)
-        before = self._credits.freeze(tx, by, user_id=act.user_id, frozen=frozen)
-        what = f"whether <@{act.user_id}>'s credits are frozen"
-        return self._recorded(
-            tx,
-            by,
-            act,
-            (Difference(what, _yes(before), _yes(frozen)),),
-            undo=lambda: self._credits.freeze(tx, by, user_id=act.user_id or 0, frozen=before),
+    async def leaderboard(
+        self, moderator: Person, *, within_s: float, limit: int
+    ) -> list[tuple[int, int, int]]:
+        """Return (member, credits, jobs) of those who paid most in the last `within_s`, most first."""
+        moderator.require(Permission.MANAGE_SERVER)
+        since = self._clock.now() - within_s
+        return await self._db.read(
+            lambda tx: jobs.top_spenders(tx, guild_id=moderator.guild_id, since=since, limit=limit)
         )
 
-    def _block(self, tx: sqlite3.Connection, by: Moderator, act: Act) -> tuple[Difference, ...]:
-        user_id, blocked = act.user_id or 0, bool(act.on)
-        before = guilds.member(tx, guild_id=by.guild_id, user_id=user_id).blocked
-        what = f"whether <@{user_id}> is kept from using the bot"
-        differences = (Difference(what, _yes(before), _yes(blocked)),)
-        return self._recorded(
-            tx,
-            by,
-            act,
-            differences,
-            lambda: guilds.set_blocked(tx, guild_id=by.guild_id, user_id=user_id, blocked=blocked),
+    async def member_accounts(self, moderator: Person) -> list[ledger.Account]:
+        """Return the accounts of the server's members, by member."""
+        moderator.require(Permission.MANAGE_SERVER)
+        return await self._db.read(lambda tx: ledger.member_accounts(tx, moderator.guild_id))
+
+    async def settings(self, moderator: Person) -> tuple[GuildSettings, list[BlockedText]]:
+        """Return the server's settings and its blocklist."""
+        moderator.require(Permission.MANAGE_SERVER)
+        return await self._db.read(
+            lambda tx: (
+                guilds.get_settings(tx, moderator.guild_id),
+                guilds.blocked_texts(tx, moderator.guild_id),
+            )
         )
 
-    def _channel(self, tx: sqlite3.Connection, by: Moderator, act: Act) -> tuple[Difference, ...]:
-        channel_id = act.channel_id or 0
-        before = rules.channels(tx, by.guild_id).get(channel_id)
-        differences = (Difference(f"the rule for <#{channel_id}>", _CHANNEL[before], _CHANNEL[act.on]),)
-        return self._recorded(
-            tx,
-            by,
-            act,
-            differences,
-            lambda: rules.set_channel(tx, guild_id=by.guild_id, channel_id=channel_id, allowed=act.on),
-        )
 
-    def _text(self, tx: sqlite3.Connection, by: Moderator, act: Act) -> tuple[Difference, ...]:
-        known = rules.blocked_texts(tx, by.guild_id)
-        if act.on:
-            entry = checked(act.kind, act.text, known, adult_ok=act.adult_ok)
-        else:
-            entry = _found(known, act.text)
-        before = entry.text in {old.text for old in known}
-        differences = (Difference(f"“{entry.text}” in prompts", _BLOCKED[before], _BLOCKED[bool(act.on)]),)
-
-        def change() -> None:
-            if act.on:
-                rules.set_blocked_text(tx, guild_id=by.guild_id, entry=entry)
-            else:
-                rules.remove_blocked_text(tx, guild_id=by.guild_id, text=entry.text)
-
-        return self._recorded(tx, by, act, differences, change)
-
-    def _recorded(
-        self,
-        tx: sqlite3.Connection,
-        by: Moderator,
-        act: Act,
-        differences: tuple[Difference, ...],
-        change: Callable[[], Any] = lambda: None,
-        *,
-        undo: Callable[[], Any] = lambda: None,
-    ) -> tuple[Difference, ...]:
-        """Record the act and make its change, unless it was done before."""
-        target = act.user_id or act.role_id or act.channel_id
-        detail = detail_of(differences)
-        if not record(tx, by, action=act.do, target_id=target, detail=detail, now=self._clock.now()):
-            undo()
-            return ()
-        change()
-        return differences
-
-
-def _found(known: list[BlockedText], text: str) -> BlockedText:
-    for entry in known:
-        if entry.text in (text.strip(), plain_text(text)):
-            return entry
-    raise InvalidOption("That is not blocked here; /calm show lists what is.")
-
-
-_BLOCKED: Final = {True: "blocked", False: "let through"}
-_CHANNEL: Final = {None: "as everywhere", True: "allowed", False: "forbidden"}
-
-
-def _amounts(what: str, before: int, after: int) -> Difference:
-    return Difference(what, f"{before:,}", f"{after:,}")
-
-
-def _or_none(amount: int | None) -> str:
-    return "none" if amount is None else f"{amount:,}"
-
-
-def _yes(flag: bool) -> str:
-    return "yes" if flag else "no"
-
-
-def rule_text(name: str, value: Any) -> str:
-    """Return a server's rule as a person would say it."""
-    if name in {"giving", "frozen", "private"}:
-        return _yes(bool(value))
-    if name.endswith("channel_id"):
-        return "none" if value is None else f"<#{value}>"
-    if value is None:
-        return "not set (the bot's own counts)"
-    return megapixels_text(value) if name == "pixels_max" else f"{value:,}"
-
-
-def check_some(act: Act) -> None:
-    """Raise `InvalidOption` for a command in which nothing was chosen to be changed."""
-    if not act.rules:
-        raise InvalidOption("Please choose at least one of the options to change.")
+def _own_record(tx: sqlite3.Connection, interaction_id: int, person: Person) -> AuditRecord | None:
+    record = audit_records.of_interaction(tx, interaction_id)
+    is_own = record and (record.guild_id, record.actor_id) == (person.guild_id, person.user_id)
+    return record if is_own else None

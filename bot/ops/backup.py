@@ -1,9 +1,9 @@
-"""`img2img-bot backup` and `restore`: books and pictures, copied while the bot runs and proved.
+"""`img2img-bot backup` and `restore`: database and pictures, copied while the bot runs, and verified.
 
-The database is copied first, by SQLite's own online backup, in one consistent
-piece; then the pictures, each under the hash of its bytes. Whatever the copied
-books name was on disk before they named it, so nothing of it is missed. SQLite
-has no page checksums: a copy is believed only once its books are reconciled.
+The database is copied first, as one consistent snapshot, with SQLite's online
+backup; then the pictures, each under the hash of its bytes. The bot stores a
+picture before the database refers to it, so every picture in the snapshot is on
+disk. SQLite has no page checksums, so a copy counts only once its ledger is reconciled.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +21,8 @@ from bot.clock import DAY_S
 from bot.errors import OperatorError
 from bot.text import counted
 from db import jobs, ledger
-from db.database import APPLICATION_ID, DatabaseUnfitError, connect, locked
+from db.database import DatabaseUnusable, connect
+from db.opening import APPLICATION_ID, FolderLock
 
 DATABASE: Final = "bot.sqlite3"
 IDENTITY: Final = "identity"
@@ -31,49 +32,50 @@ _NEW: Final = ".new"
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a copy holds: jobs, and pictures with their bytes."""
+    """The contents of a copy: the numbers of jobs and pictures, and the pictures' bytes."""
 
     jobs: int
     pictures: int
     pictures_bytes: int
 
     def __str__(self) -> str:
-        """Say it in half a sentence."""
+        """Return "3 jobs and 6 pictures (1.2 MiB)"."""
         pictures = counted(self.pictures, "picture")
         return f"{counted(self.jobs, 'job')} and {pictures} ({self.pictures_bytes / 2**20:.1f} MiB)"
 
 
 def back_up(data: Path, target: Path, *, retention_days: int) -> Copied:
-    """Copy the data folder to `target`, the bot running or not; what `target` held stays until then.
+    """Copy the data folder to `target`, whether or not the bot is running.
 
-    Pictures that are there already are not copied again. Raises `OperatorError`.
+    An earlier backup in `target` stays until the new one is verified; its pictures are
+    not copied again. Raises `OperatorError`.
     """
     if target.resolve().is_relative_to(data.resolve()):
-        raise OperatorError(f"{target} lies in the bot's own folder; choose one on another disk.")
+        raise OperatorError(f"{target} is inside the bot's data folder; choose a folder on another disk.")
     _check_is_ours(data / DATABASE)
     try:
         return _copy(data, target, since=time.time() - retention_days * DAY_S)
     except (OSError, sqlite3.Error) as error:
         raise OperatorError(
-            f"The backup could not be written: {error}. The one before it is untouched."
+            f"The backup could not be written: {error}. The previous backup is unchanged."
         ) from error
 
 
 def restore(source: Path, data: Path, *, replace: bool, retention_days: int) -> Copied:
-    """Put a backup into the data folder, in which no bot may run. Raises `OperatorError`.
+    """Restore a backup into the data folder, on which no bot may be running.
 
-    What was there is kept beside it, if `replace` allows that at all.
+    An existing database is set aside, and only if `replace` is true. Raises `OperatorError`.
     """
     _check_is_ours(source / DATABASE)
     try:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with locked(data / "lock"):
+        with FolderLock(data / "lock"):
             if (data / DATABASE).exists() and not replace:
                 raise OperatorError(
-                    f"{data} holds a database already; add --replace to set it aside and restore over it."
+                    f"{data} already contains a database; add --replace to set it aside and replace it."
                 )
             return _copy(source, data, since=time.time() - retention_days * DAY_S, keep_old=True)
-    except DatabaseUnfitError as error:
+    except DatabaseUnusable as error:
         raise OperatorError(str(error)) from error
     except (OSError, sqlite3.Error) as error:
         raise OperatorError(f"The backup could not be restored: {error}.") from error
@@ -81,21 +83,26 @@ def restore(source: Path, data: Path, *, replace: bool, retention_days: int) -> 
 
 def _check_is_ours(path: Path) -> None:
     if not path.is_file():
-        raise OperatorError(f"There is no database {path}; name the folder that holds one.")
+        raise OperatorError(f"There is no database {path}; please name the folder that contains it.")
     try:
         with closing(_open(path)) as connection:
             ours = connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
     except sqlite3.Error as error:
-        raise OperatorError(f"The database {path} can't be read ({error}); take another one.") from error
+        raise OperatorError(f"The database {path} can't be read ({error}); use an older backup.") from error
     if not ours:
-        raise OperatorError(f"{path} is not this bot's database; name the folder that holds it.")
+        raise OperatorError(f"{path} is not this bot's database; please name the folder that contains it.")
 
 
 def _set_aside(data: Path) -> None:
-    """Keep the database that a restore is about to replace, its log moved out of the way of the new one.
+    """Keep the database that a restore is about to replace, with its write-ahead log.
 
-    It stays in its place until then: at no moment would a start find an empty folder.
+    The log is moved, as SQLite would apply it to the new database. The database is linked and
+    stays in its folder until it is replaced, so a bot never starts on an empty folder.
     """
+    # Without its log the old database would lose commits if the restore were interrupted here, so
+    # they are moved into the file first. A damaged database can't do that; it is replaced anyway.
+    with suppress(sqlite3.Error), closing(_open(data / DATABASE)) as old:
+        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     aside = data / time.strftime("before-restore-%Y%m%dT%H%M%SZ", time.gmtime())
     aside.mkdir(mode=0o700)
     os.link(data / DATABASE, aside / DATABASE)
@@ -108,8 +115,8 @@ def _copy(source: Path, target: Path, *, since: float, keep_old: bool = False) -
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = target / f"{DATABASE}{_NEW}"
     _copy_database(source / DATABASE, fresh)
-    wanted, count = _proved(fresh, since=since)
-    sizes = [_copy_picture(source / PICTURES, target / PICTURES, digest) for digest in sorted(wanted)]
+    digests, count = _verify(fresh, since=since)
+    sizes = [_copy_picture(source / PICTURES, target / PICTURES, digest) for digest in sorted(digests)]
     identity = _identity(fresh)
     if keep_old and (target / DATABASE).exists():
         _set_aside(target)
@@ -123,31 +130,36 @@ def _copy_database(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
     with closing(_open(source)) as original, closing(sqlite3.connect(target)) as copy:
         original.backup(copy)
-        # One file, no log beside it: what is renamed is all there is.
+        # Without a write-ahead log: the file alone is renamed, so it must be complete.
         copy.execute("PRAGMA journal_mode = DELETE")
     target.chmod(0o600)
     _sync(target)
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open what exists, without making anything."""
+    """Open an existing database; never create one."""
     return sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)
 
 
-def _proved(path: Path, *, since: float) -> tuple[set[str], int]:
-    """Return the pictures that the copied books name, and the number of jobs; raise if they are wrong."""
+def _verify(path: Path, *, since: float) -> tuple[set[str], int]:
+    """Return the hashes of the pictures that the copy refers to, and its number of jobs.
+
+    Raises `OperatorError` if the file is damaged or its ledger is inconsistent.
+    """
     with closing(connect(path, read_only=True)) as connection:
         faults = [row[0] for row in connection.execute("PRAGMA integrity_check(3)") if row[0] != "ok"]
         faults += [
-            f"row {row[1]} of {row[0]} hangs loose" for row in connection.execute("PRAGMA foreign_key_check")
+            f"row {row[1]} of {row[0]} refers to a missing row"
+            for row in connection.execute("PRAGMA foreign_key_check")
         ]
         faults = faults or ledger.reconcile(connection)
         if faults:
             raise OperatorError(
-                f"The copied books are wrong ({faults[0]}); keep older backups and run `check`."
+                f"The copied ledger is inconsistent ({faults[0]});"
+                " keep your older backups and run `img2img-bot check`."
             )
         count = connection.execute("SELECT count(*) FROM job").fetchone()[0]
-        return jobs.kept_hashes(connection, since=since), count
+        return jobs.hashes_to_keep(connection, since=since), count
 
 
 def _identity(path: Path) -> str:
@@ -156,21 +168,22 @@ def _identity(path: Path) -> str:
 
 
 def _copy_picture(source: Path, target: Path, digest: str) -> int:
-    """Copy one picture unless it is there; return its size in bytes. A damaged one is an error."""
-    there = target / digest[:2] / digest
-    data = there.read_bytes() if there.exists() else b""
+    """Copy one picture unless an undamaged copy exists; return its size in bytes."""
+    copy = target / digest[:2] / digest
+    data = copy.read_bytes() if copy.exists() else b""
     if sha256(data).hexdigest() != digest:
-        data = _read(source / digest[:2] / digest, digest)
-        there.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(there, data)
+        data = _read_picture(source / digest[:2] / digest, digest)
+        copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write(copy, data)
     return len(data)
 
 
-def _read(path: Path, digest: str) -> bytes:
+def _read_picture(path: Path, digest: str) -> bytes:
+    """Return a picture's bytes. Raises `OperatorError` if they are missing or damaged."""
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise OperatorError(f"The picture {path} is missing; run `img2img-bot check`.") from error
+        raise OperatorError(f"The picture {path} is missing; restore it from an older backup.") from error
     if sha256(data).hexdigest() != digest:
         raise OperatorError(f"The picture {path} is damaged; restore it from an older backup.")
     return data

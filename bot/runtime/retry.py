@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from bot.clock import Clock
 
@@ -19,3 +19,11 @@ async def retry(clock: Clock, waits_s: Iterable[float], attempt: Callable[[], Aw
         if await attempt():
             return True
     return False
+
+
+def backoff_s(first_s: float, longest_s: float) -> Iterator[float]:
+    """Yield waits in seconds without end, each twice as long as the one before, up to `longest_s`."""
+    wait_s = first_s
+    while True:
+        yield wait_s
+        wait_s = min(wait_s * 2, longest_s)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from bot.actors import Person
 from bot.app import App, open_app
 from bot.clock import SystemClock
 from bot.events import Event, JobRendered
 from bot.jobs.inputs import Source
-from bot.jobs.service import Request
+from bot.jobs.service import RequestContext
 from bot.params import Img2ImgParams
 from bot.settings import bare_settings
 from tests.benchmarks.heartbeat import heartbeat
@@ -58,10 +59,9 @@ async def test_five_hundred_requests_at_once(tmp_path: Path) -> None:
 
 async def _submit(app: App, number: int) -> float:
     began = time.perf_counter()
-    request = Request(
+    request = RequestContext(
         id=number,
-        guild_id=number % 50,
-        user_id=10_000 + number,
+        person=Person(number % 50, 10_000 + number),
         channel_id=1,
         token="t",
         token_expires_at=0,

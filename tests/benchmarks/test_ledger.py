@@ -8,16 +8,18 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pytest
 
-from bot.credits.service import Credits, Prices
+from bot.credits.service import CreditService
 from db import jobs, ledger
-from db.database import Database, connect, open_database
+from db.database import Database, connect
 from db.jobs import Job, Result
+from db.ledger import NewTransfer
+from db.opening import open_database
 from db.operations import Operation
-from tests.support.clock import HandClock
+from tests.support.bank import ALICE, Bank
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(300)]
 
@@ -26,41 +28,42 @@ CALLERS = (1, 50)
 PRICE = 2
 
 
-def _wallet(db: Any) -> Credits:
-    return Credits(db=db, clock=HandClock(), prices=Prices(PRICE, 0), daily_allowance=0)
-
-
 def _job(job_id: int) -> Job:
     return Job(job_id, 1, 7, 3, Operation.IMG2IMG, "{}", 0.0, price=PRICE, input_hash="a", day=1)
 
 
-def _hold(tx: sqlite3.Connection, wallet: Credits, job_id: int) -> None:
+def _hold(tx: sqlite3.Connection, credit_service: CreditService, job_id: int) -> None:
     jobs.insert(tx, _job(job_id))
-    wallet.hold(tx, job_id=job_id, guild_id=1, user_id=7, amount=PRICE)
+    credit_service.hold(tx, ALICE, job_id=job_id, amount=PRICE)
 
 
-def _settle(tx: sqlite3.Connection, wallet: Credits, job_id: int) -> None:
-    jobs.claim(tx, job_id=job_id, backend="b", now=1)
-    wallet.settle(tx, job_id=job_id, charged=PRICE)
+def _settle(tx: sqlite3.Connection, credit_service: CreditService, job_id: int) -> None:
+    jobs.mark_sending(tx, job_id=job_id, backend="b", now=1)
+    credit_service.settle_hold(tx, job_id=job_id, charged=PRICE)
     picture = Result(job_id, 0, 1, "b" * 64, 64, 64)
-    jobs.render(tx, job_id=job_id, pictures=(picture,), charged=PRICE, now=2)
+    jobs.mark_rendered(tx, job_id=job_id, pictures=(picture,), charged=PRICE, now=2)
 
 
 def _fund(tx: sqlite3.Connection) -> None:
-    mint, member = ledger.account(tx, kind="mint"), ledger.account(tx, kind="user", guild_id=1, user_id=7)
+    mint, member = (
+        ledger.get_or_create_account(tx, kind="mint"),
+        ledger.get_or_create_account(tx, kind="user", guild_id=1, user_id=7),
+    )
     ledger.move(
         tx,
-        transfer_id="fund",
-        src=mint.id,
-        dst=member.id,
-        amount=10**9,
-        actor_id=0,
-        reason="benchmark",
-        now=0,
+        NewTransfer(
+            id="fund",
+            src=mint.id,
+            dst=member.id,
+            amount=10**9,
+            actor_id=0,
+            reason="benchmark",
+            now=0,
+        ),
     )
 
 
-def _told(name: str, callers: int, seconds: float, waits_s: list[float]) -> str:
+def _line(name: str, callers: int, seconds: float, waits_s: list[float]) -> str:
     p99_ms = statistics.quantiles(waits_s, n=100)[98] * 1e3
     rate = 2 * UNITS / seconds
     return f"\n{name:<28} {callers:>3} callers: {rate:>8,.0f} transactions/s, p99 {p99_ms:.2f} ms"
@@ -82,12 +85,12 @@ async def _crowd(callers: int, turn: Callable[[int], Awaitable[None]]) -> list[f
 
 
 async def _ours(db: Database, callers: int) -> tuple[float, list[float]]:
-    wallet = _wallet(db)
+    credit_service = Bank(db).credits
     await db.write(_fund)
 
     async def turn(number: int) -> None:
-        await db.write(lambda tx: _hold(tx, wallet, number))
-        await db.write(lambda tx: _settle(tx, wallet, number))
+        await db.write(lambda tx: _hold(tx, credit_service, number))
+        await db.write(lambda tx: _settle(tx, credit_service, number))
 
     began_s = time.perf_counter()
     waits_s = await _crowd(callers, turn)
@@ -96,13 +99,13 @@ async def _ours(db: Database, callers: int) -> tuple[float, list[float]]:
 
 async def _bare(connection: sqlite3.Connection, callers: int) -> tuple[float, list[float]]:
     """Do the same statements on bare sqlite3, one transaction each, callers in turn on one connection."""
-    wallet = _wallet(None)
+    credit_service = Bank(cast("Database", None)).credits
     _fund(connection)
 
     async def turn(number: int) -> None:
         for step in (_hold, _settle):
             connection.execute("BEGIN IMMEDIATE")
-            step(connection, wallet, number)
+            step(connection, credit_service, number)
             connection.execute("COMMIT")
         await asyncio.sleep(0)
 
@@ -126,5 +129,5 @@ async def test_hold_and_settle(tmp_path: Path, callers: int, capsys: pytest.Capt
     finally:
         connection.close()
     with capsys.disabled():
-        print(_told("group commit (ours)", callers, *ours), end="")
-        print(_told("bare sqlite3, a commit each", callers, *bare))
+        print(_line("group commit (ours)", callers, *ours), end="")
+        print(_line("bare sqlite3, a commit each", callers, *bare))

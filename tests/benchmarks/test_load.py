@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from db import jobs, ledger
-from db.database import connect, open_database, run_batch
+from db.database import connect, run_batch
 from db.jobs import Result
+from db.opening import open_database
 from tests.support.discord_wire import ALICE_ID, open_wire
 from tests.support.ledgers import a_job, funded, hold
 from tests.support.live_bot import Brush, living
@@ -36,11 +37,11 @@ async def _with_history(folder: Path) -> None:
             for job_id in range(start, start + JOBS_A_COMMIT):
                 a_job(connection, job_id)
                 hold(connection, 2, transfer_id=f"job:{job_id}", job_id=job_id)
-                jobs.claim(connection, job_id=job_id, backend="brush", now=1)
+                jobs.mark_sending(connection, job_id=job_id, backend="brush", now=1)
                 ledger.post(connection, transfer_id=f"job:{job_id}", charged=2, now=2)
                 picture = Result(job_id, 0, 1, "b" * 64, 8, 8)
-                jobs.render(connection, job_id=job_id, pictures=(picture,), charged=2, now=2)
-                jobs.deliver(connection, job_id=job_id, now=3)
+                jobs.mark_rendered(connection, job_id=job_id, pictures=(picture,), charged=2, now=2)
+                jobs.mark_delivered(connection, job_id=job_id, now=3)
             connection.execute("COMMIT")
 
 
@@ -54,7 +55,7 @@ async def test_starting_with_a_long_history(tmp_path: Path) -> None:
         async with living(tmp_path, wire, backends=[Brush()]) as life:
             await wire.until(lambda: wire.online, timeout_s=60)
             ready_s = time.perf_counter() - began
-            assert await life.books() == []
+            assert await life.ledger_faults() == []
     print(f"\nready in {ready_s:.2f} s with {JOBS:,} jobs stored")
 
 

@@ -11,9 +11,9 @@ import simcord
 from simcord.actors import _dispatch_actor_interaction
 from simcord.enums import InteractionType
 
+from bot.actors import Actor, Permission, Person
 from bot.errors import JobGone, NotAllowed
-from bot.moderation.audit import Moderator
-from bot.moderation.service import Act
+from bot.moderation.actions import SetLimits
 from tests.support.simulated_server import World, a_picture, open_world
 
 ROLES: Final = ("nobody", "member", "moderator", "moderator elsewhere", "operator")
@@ -47,7 +47,7 @@ COMMANDS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "calm unblock": (MANAGER, {"text": "gory"}),
 }
 LOOKING: Final = {"show", "history", "leaderboard", "export", "operator"}
-REFUSALS: Final = ("Only moderators who may manage this server", "Only the bot's owner", "only in a server")
+REFUSALS: Final = ("You need the Manage Server permission", "Only the bot's owner", "only in a server")
 TABLES: Final = (
     "account",
     "transfer",
@@ -58,8 +58,8 @@ TABLES: Final = (
     "channel_rule",
     "blocked_text",
     "proposal",
-    "audit",
-    "trail",
+    "audit_record",
+    "audit_log",
 )
 
 
@@ -155,12 +155,12 @@ async def test_who_may_do_what(tmp_path: Path, role: str, place: str) -> None:
             elif COMMANDS[command][0] == MANAGER and command.split()[-1] not in LOOKING:
                 assert after != before, (command, _words(answer))
         await _others_untouched(world, servers, place)
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def _others_untouched(world: World, servers: dict[str, Server], place: str) -> None:
     other = next(server for name, server in servers.items() if name != place)
-    for table in ("job", "member", "role_rule", "channel_rule", "blocked_text", "audit", "trail"):
+    for table in ("job", "member", "role_rule", "channel_rule", "blocked_text", "audit_record", "audit_log"):
         count = await world.app.db.read(
             lambda tx, table=table: tx.execute(  # type: ignore[misc]  # a default binds the table
                 f"SELECT count(*) FROM {table} WHERE guild_id = ?",  # noqa: S608 - names above
@@ -209,15 +209,18 @@ async def _forged(
 async def test_a_proposal_is_confirmed_only_where_and_by_whom_it_was_made(tmp_path: Path) -> None:
     """An act is confirmed neither in another server, nor by another moderator, nor too late."""
     async with open_world(tmp_path) as world:
-        acts, proposal = world.app.moderation, 5
-        by = Moderator(proposal, world.guild.id, world.moderator.id, "")
-        await acts.perform(by, Act(do="server", rules={"steps_max": 5}))
+        moderation, proposal = world.app.moderation, 5
+        guild_id, manages = world.guild.id, frozenset({Permission.MANAGE_SERVER})
+        moderator = Person(guild_id, world.moderator.id, permissions=manages)
+        await moderation.perform(Actor(proposal, moderator), SetLimits(settings={"steps_max": 5}))
         before = await _snapshot(world)
         with pytest.raises(NotAllowed):
-            await acts.confirm(proposal, guild_id=world.guild.id, actor_id=world.alice.id)
+            await moderation.confirm(proposal, Person(guild_id, world.alice.id, permissions=manages))
+        with pytest.raises(NotAllowed):
+            await moderation.confirm(proposal, Person(guild_id, world.moderator.id))
         with pytest.raises(JobGone):
-            await acts.confirm(proposal, guild_id=world.guild.id + 1, actor_id=world.moderator.id)
+            await moderation.confirm(proposal, Person(guild_id + 1, moderator.user_id, permissions=manages))
         await world.env.advance_time(16 * 60)
-        with pytest.raises(JobGone, match="too long ago"):
-            await acts.confirm(proposal, guild_id=world.guild.id, actor_id=world.moderator.id)
+        with pytest.raises(JobGone, match="too late"):
+            await moderation.confirm(proposal, moderator)
         assert await _snapshot(world) == before

@@ -3,7 +3,8 @@
 import pytest
 from discord import ui
 
-from bot.jobs.service import JobView
+from bot.gateway.escaping import plain
+from bot.jobs.records import JobView
 from bot.params import Img2ImgParams
 from cogs import cards
 from db.jobs import Job, Result
@@ -24,7 +25,7 @@ def _view(
         user_id=2**63 - 1,
         channel_id=3,
         operation=operation,
-        request=params.model_dump_json(),
+        params_json=params.model_dump_json(),
         created_at=0,
         input_hash="a" * 64,
         message_id=5,
@@ -79,22 +80,3 @@ def test_only_dynamic_buttons_are_used() -> None:
     buttons = [item for item in layout.walk_children() if isinstance(item, ui.Button)]
     assert buttons == []
     assert layout.timeout is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "# heading",
-        "> quote",
-        "- list",
-        "1. list",
-        "-# small",
-        "```\ncode",
-        "</cmd:1>",
-        "<t:1:R>",
-        "<:e:123456789012345678>",
-    ],
-)
-def test_plain_text_keeps_its_line(text: str) -> None:
-    """What would start a heading, list or quote is shown within the quoted prompt."""
-    assert "\n" not in cards.plain(text, 100)

@@ -21,29 +21,26 @@ async def test_a_moderator_sees_what_a_member_has(tmp_path: Path) -> None:
     """Allowance, balance and the time it is full again, in private."""
     async with open_world(tmp_path) as world:
         text = await _quota(world, "show", member=world.alice)
-        assert "**40** of a daily 40" in text
+        assert "**40** of 40 daily credits" in text
         assert "<t:" in text
 
 
 async def test_an_allowance_of_nothing_refuses_the_next_picture(tmp_path: Path) -> None:
     """A moderator sets a member's allowance to 0, and the next /img2img is refused with a sentence."""
     async with open_world(tmp_path) as world:
-        assert "was 40 and is now **0**" in await _quota(world, "set", member=world.bob, allowance=0)
+        assert "40 → **0**" in await _quota(world, "set", member=world.bob, allowance=0)
         refused = await world.img2img(world.bob)
         assert refused.ephemeral
-        assert (
-            "That costs 4 credits and you have 0: 4 are missing. Please ask a moderator"
-            in said(refused).content
-        )
+        assert "That costs 4 credits, but you have 0. Please ask a moderator" in said(refused).content
         assert said(await world.img2img(world.alice)).attachments
 
 
 async def test_granting_and_taking_show_before_and_after(tmp_path: Path) -> None:
     """A moderator sees what changed, and the member can spend it."""
     async with open_world(tmp_path) as world:
-        assert "was 0 and is now **100**" in await _quota(world, "grant", member=world.alice, amount=100)
+        assert "0 → **100**" in await _quota(world, "grant", member=world.alice, amount=100)
         assert await world.available() == 140
-        assert "was 100 and is now **70**" in await _quota(world, "take", member=world.alice, amount=30)
+        assert "100 → **70**" in await _quota(world, "take", member=world.alice, amount=30)
         assert await world.available() == 110
 
 
@@ -54,7 +51,7 @@ async def _confirmed(
     who = who or world.moderator
     answer = await who.slash(world.channel, f"quota {command}", **options)
     foreseen = str(said(answer).content)
-    await who.click(said(answer), label="Do it")
+    await who.click(said(answer), label="Confirm")
     return foreseen, str(said(answer).content)
 
 
@@ -62,11 +59,13 @@ async def test_a_default_counts_for_the_whole_server(tmp_path: Path) -> None:
     """One command changes the allowance of everyone without one of their own, once it is confirmed."""
     async with open_world(tmp_path) as world:
         answer = await world.moderator.slash(world.channel, "quota server", allowance=7)
-        assert "would be **7**" in said(answer).content
+        assert "**7**" in said(answer).content
         assert await world.available(world.bob) == 40
-        await world.moderator.click(said(answer), label="Do it")
+        await world.moderator.click(said(answer), label="Confirm")
         assert await world.available(world.bob) == 7
-        assert "Why 7 a day: this server's default." in await _quota(world, "show", member=world.bob)
+        assert "Daily allowance: **7** (this server's default)" in await _quota(
+            world, "show", member=world.bob
+        )
 
 
 async def test_what_is_left_alone_changes_nothing(tmp_path: Path) -> None:
@@ -74,7 +73,7 @@ async def test_what_is_left_alone_changes_nothing(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         answer = await world.moderator.slash(world.channel, "quota grant", member=world.bob, amount=5000)
         message = said(answer)
-        await world.moderator.click(message, label="Leave it")
+        await world.moderator.click(message, label="Cancel")
         assert await world.available(world.bob) == 40
 
 
@@ -82,7 +81,7 @@ async def test_a_confirmation_counts_once_and_for_its_moderator(tmp_path: Path) 
     """A large grant is made once however often it is confirmed, and only by whoever proposed it."""
     async with open_world(tmp_path) as world:
         foreseen, _ = await _confirmed(world, "grant", member=world.bob, amount=5000)
-        assert "is 0 and would be **5,000**" in foreseen
+        assert "0 → **5,000**" in foreseen
         assert await world.available(world.bob) == 5040
         acts = await _quota(world, "history", member=world.bob)
         assert "grant" in acts
@@ -97,19 +96,25 @@ async def test_the_best_of_a_members_roles_wins_and_is_named(tmp_path: Path) -> 
         await _confirmed(world, "role", role=small, allowance=50)
         await _confirmed(world, "role", role=large, allowance=90)
         text = await _quota(world, "show", member=carol)
-        assert "**90** of a daily 90" in text
-        assert f"Why 90 a day: the role <@&{large.id}>, the best of this member's roles." in text
+        assert "**90** of 90 daily credits" in text
+        assert f"Daily allowance: **90** (the role <@&{large.id}>, the best of this member's roles)" in text
         await _quota(world, "set", member=carol, allowance=60)
-        assert "Why 60 a day: this member's own allowance." in await _quota(world, "show", member=carol)
+        assert "Daily allowance: **60** (this member's own allowance)" in await _quota(
+            world, "show", member=carol
+        )
         await _quota(world, "set", member=carol)
-        assert "Why 90 a day: the role" in await _quota(world, "show", member=carol)
-        assert "**40** of a daily 40" in await _quota(world, "show", member=world.bob)
+        assert "Daily allowance: **90** (the role" in await _quota(world, "show", member=carol)
+        assert "**40** of 40 daily credits" in await _quota(world, "show", member=world.bob)
 
 
 SERVER_LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "steps": ({"steps": 10}, {"steps": 11}, "You asked for 11 steps, but this server allows 10"),
     "samples": ({"samples": 2}, {"samples": 3}, "You asked for 3 samples, but this server allows 2"),
-    "daily cap": ({"daily_cap": 3}, {}, "This server spends at most 3 credits a day and 3 are left"),
+    "daily cap": (
+        {"daily_cap": 3},
+        {},
+        "That costs 4 credits, but this server has 3 left of its 3 for today",
+    ),
 }
 
 
@@ -158,7 +163,7 @@ async def test_a_member_has_so_many_under_way(tmp_path: Path) -> None:
         with world.burst():
             answers = [await world.img2img() for _ in range(4)]
         await world.env.settle()
-        assert sum("2 pictures under way, as many as this server allows" in _text(a) for a in answers) == 2
+        assert sum("2 pictures in progress, the most this server allows" in _text(a) for a in answers) == 2
         assert len(sketcher.calls) == 1
         sketcher.gate.set_result(None)
         await world.env.settle()
@@ -173,9 +178,9 @@ async def test_a_cleared_limit_is_the_bots_again(tmp_path: Path) -> None:
     """What a moderator set can be given back."""
     async with open_world(tmp_path) as world:
         await _confirmed(world, "server", steps=10)
-        assert "the most steps: **10** (this server's rule)" in await _quota(world, "show")
+        assert "Maximum steps: **10** (set by this server)" in await _quota(world, "show")
         await _confirmed(world, "server", clear="steps")
-        assert "the most steps: **100** (the bot's ceiling)" in await _quota(world, "show")
+        assert "Maximum steps: **100** (the bot's maximum)" in await _quota(world, "show")
 
 
 async def test_a_blocked_member_is_told_and_let_in_again(tmp_path: Path) -> None:
@@ -186,7 +191,7 @@ async def test_a_blocked_member_is_told_and_let_in_again(tmp_path: Path) -> None
         await _quota(world, "block", member=world.bob)
         assert card is not None
         for refused in (await world.img2img(world.bob), await world.bob.click(card, label="Reroll")):
-            assert "keep you from using the bot" in said(refused).content
+            assert "blocked you from using this bot" in said(refused).content
         await _quota(world, "unblock", member=world.bob)
         assert said(await world.img2img(world.bob)).attachments
 
@@ -214,7 +219,7 @@ async def test_pictures_only_where_moderators_want_them(tmp_path: Path) -> None:
     """Forbidden channels refuse; once channels are allowed, all others refuse and name them."""
     async with open_world(tmp_path) as world:
         await _quota(world, "channels", channel=world.channel, rule="forbid")
-        assert "don't want pictures in this channel" in said(await world.img2img()).content
+        assert "isn't allowed in this channel" in said(await world.img2img()).content
         other = world.guild.create_text_channel("other")
         await _quota(world, "channels", channel=world.channel, rule="forget")
         await _quota(world, "channels", channel=other, rule="allow")
@@ -242,11 +247,11 @@ async def test_a_reset_gives_back_what_was_used_today(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         await world.img2img()
         await world.img2img(world.bob)
-        assert "was 38 and is now **40**" in await _quota(world, "reset", member=world.alice)
+        assert "38 → **40**" in await _quota(world, "reset", member=world.alice)
         assert await world.available() == 40
         await _confirmed(world, "reset")
         assert await world.available(world.bob) == 40
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_an_export_is_safe_in_a_spreadsheet(tmp_path: Path) -> None:
@@ -277,7 +282,8 @@ async def test_an_operators_ceiling_is_above_moderators(tmp_path: Path) -> None:
         assert "from 0 to 30" in await _quota(world, "set", member=world.bob, allowance=31)
         assert "from 1 to 100" in await _quota(world, "grant", member=world.bob, amount=101)
         assert "from 1 to 50" in await _quota(world, "server", steps=51)
-        assert "Why 30 a day: the operator's ceiling" in await _quota(world, "show", member=world.bob)
+        shown = await _quota(world, "show", member=world.bob)
+        assert "Daily allowance: **30** (the operator's maximum" in shown
         assert "the bot allows 50" in said(await world.img2img(steps=51)).content
 
 
@@ -296,7 +302,7 @@ async def test_servers_share_the_operators_daily_cap(tmp_path: Path) -> None:
         made = await world.app.db.read(lambda tx: tx.execute("SELECT sum(price) FROM job").fetchone()[0])
         assert made == 8
         refused = await world.img2img(steps=100)
-        assert "all the pictures it may make today" in said(refused).content
+        assert "reached its daily limit" in said(refused).content
 
 
 COMMANDS: dict[str, dict[str, Any]] = {
@@ -316,7 +322,7 @@ async def test_a_member_let_in_by_an_override_is_still_refused(tmp_path: Path, c
         world.guild.set_command_permissions(root.id, {world.alice: True})
         options = {k: world.bob if v == "bob" else v for k, v in COMMANDS[command].items()}
         text = await _quota(world, command, who=world.alice, **options)
-        assert "Only moderators who may manage this server" in text
+        assert "You need the Manage Server permission" in text
         assert await world.available(world.bob) == 40
 
 
@@ -348,18 +354,18 @@ async def test_members_give_where_moderators_allow_it(tmp_path: Path) -> None:
             options: dict[str, Any] = {"member": member, "amount": amount}
             return str(said(await world.alice.slash(world.channel, "credits give", **options)).content)
 
-        assert "don't allow giving" in await give(4, world.bob)
+        assert "Giving credits is turned off" in await give(4, world.bob)
         await _confirmed(world, "server", giving=True)
-        assert "was 10 and is now **6**" in await give(4, world.bob)
+        assert "10 → **6**" in await give(4, world.bob)
         assert (await world.available(), await world.available(world.bob)) == (46, 44)
-        assert "your balance is 6; the daily allowance can't be given" in await give(7, world.bob)
-        assert "yours already" in await give(1, world.alice)
+        assert "your balance is 6 (the daily allowance can't be given)" in await give(7, world.bob)
+        assert "give credits to yourself" in await give(1, world.alice)
         assert "give" in await _quota(world, "history", member=world.bob)
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_history_shows_a_picture_again(tmp_path: Path) -> None:
-    """A member finds his pictures again, to himself; nobody else can open them."""
+    """A member finds their pictures again, in private; nobody else can open them."""
     async with open_world(tmp_path) as world:
         await world.img2img(prompt="a lighthouse")
         answer = await world.alice.slash(world.channel, "history")

@@ -22,7 +22,7 @@ def _said(channel: Any) -> str:
 
 async def _logged(world: World) -> Any:
     log = world.guild.create_text_channel("log")
-    assert "and is now" in await _calm(world, "options", log=log)
+    assert f"Log channel: none → **{log.mention}**" in await _calm(world, "options", log=log)
     await world.env.advance_time(3)
     return log
 
@@ -47,7 +47,7 @@ async def test_results_go_to_their_channel(tmp_path: Path) -> None:
         assert f"/{results.id}/{shown.id}" in texts(said(answer))
         await world.alice.click(shown, label="Reroll")
         assert len(results.history()) == 2
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_a_blocked_word_is_refused_by_name(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ async def test_a_blocked_word_is_refused_by_name(tmp_path: Path) -> None:
         assert card is not None
         await _calm(world, "block", text="Gory")
         for refused in (await world.img2img(prompt="GORY"), await world.alice.click(card, label="Reroll")):
-            assert "don't want “gory” in prompts" in said(refused).content
+            assert "blocked “gory” in prompts" in said(refused).content
         assert await world.available() == 38
         assert "“gory”" in await _calm(world, "show")
         await _calm(world, "unblock", text="gory")
@@ -84,7 +84,7 @@ async def test_age_restricted_pictures_stay_there(tmp_path: Path) -> None:
         picture = ("in.png", a_picture())
         made = await world.alice.slash(adults, "img2img", image=picture, prompt="a nude")
         assert said(made).attachments
-        assert "don't want" in said(await world.img2img(prompt="a nude")).content
+        assert "blocked" in said(await world.img2img(prompt="a nude")).content
         history = await world.alice.slash(world.channel, "history")
         refused = await world.alice.click(said(history).message, label="Show")
         assert "age-restricted channel" in said(refused).content
@@ -105,7 +105,7 @@ async def test_the_log_channel_follows_jobs_acts_and_presses(tmp_path: Path) -> 
         await world.env.advance_time(10)
         said = _said(log)
         assert "before the log" not in said
-        assert said.index("asked by") < said.index("Made for") < said.index("pressed **reroll**")
+        assert said.index("requested by") < said.index("Made for") < said.index("pressed **reroll**")
         assert "“a lighthouse”" in said
         assert "“a prize”" in said
         assert world.bob.mention in said
@@ -128,7 +128,7 @@ async def test_the_log_goes_on_after_a_restart(tmp_path: Path) -> None:
 
 
 async def test_a_report_reaches_the_log(tmp_path: Path) -> None:
-    """Any member can report a picture, once; without a log channel he is sent to a moderator."""
+    """Any member can report a picture, once; without a log channel they are sent to a moderator."""
     async with open_world(tmp_path) as world:
         await world.img2img()
         card = world.card
@@ -136,7 +136,7 @@ async def test_a_report_reaches_the_log(tmp_path: Path) -> None:
         assert "no log channel" in await _report(world, card)
         log = await _logged(world)
         assert "moderators have your report" in await _report(world, card)
-        assert "reported this picture already" in await _report(world, card)
+        assert "already reported this picture" in await _report(world, card)
         await world.env.advance_time(10)
         assert f"🚩 {world.bob.mention} reports" in _said(log)
         assert "“it is me”" in _said(log)
@@ -185,4 +185,4 @@ async def test_an_option_can_be_taken_back(tmp_path: Path, clear: str) -> None:
     async with open_world(tmp_path) as world:
         options: dict[str, Any] = {clear: world.guild.create_text_channel("x")}
         await _calm(world, "options", **options)
-        assert "and is now **none**" in await _calm(world, "options", clear=clear)
+        assert "→ **none**" in await _calm(world, "options", clear=clear)

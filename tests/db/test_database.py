@@ -7,41 +7,36 @@ from pathlib import Path
 
 import pytest
 
-from db.database import (
-    DatabaseBrokenError,
-    DatabaseUnfitError,
-    apply_migration,
-    connect,
-    migrations,
-    open_database,
-)
-from db.members import remember, remembered
+from db.database import CommitFailed, DatabaseUnusable, connect
+from db.meta import get_value, set_value
+from db.migrate import apply_migration, migrations
+from db.opening import open_database
 
 
 async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     """An operator who restarts the bot finds what was committed."""
     async with open_database(tmp_path) as db:
-        await db.write(lambda tx: remember(tx, key="greeting", value="hello"))
+        await db.write(lambda tx: set_value(tx, key="greeting", value="hello"))
     async with open_database(tmp_path) as db:
-        assert await db.read(lambda tx: remembered(tx, "greeting")) == "hello"
+        assert await db.read(lambda tx: get_value(tx, "greeting")) == "hello"
 
 
 async def test_a_failing_unit_undoes_only_itself(tmp_path: Path) -> None:
     """Of many requests committed together, the one that fails takes no other with it."""
 
     def bad(tx: sqlite3.Connection) -> None:
-        remember(tx, key="bad", value="1")
+        set_value(tx, key="bad", value="1")
         raise KeyError("no")
 
     async with open_database(tmp_path) as db:
         outcomes = await asyncio.gather(
-            db.write(lambda tx: remember(tx, key="one", value="1")),
+            db.write(lambda tx: set_value(tx, key="one", value="1")),
             db.write(bad),
-            db.write(lambda tx: remember(tx, key="two", value="2")),
+            db.write(lambda tx: set_value(tx, key="two", value="2")),
             return_exceptions=True,
         )
         assert [type(outcome) for outcome in outcomes] == [type(None), KeyError, type(None)]
-        assert await db.read(lambda tx: [remembered(tx, key) for key in ("one", "bad", "two")]) == [
+        assert await db.read(lambda tx: [get_value(tx, key) for key in ("one", "bad", "two")]) == [
             "1",
             None,
             "2",
@@ -54,7 +49,7 @@ async def test_waiting_units_share_a_commit(tmp_path: Path) -> None:
         commits: list[int] = []
         await db.write(lambda tx: tx.set_trace_callback(lambda sql: commits.append(sql == "COMMIT")))
         await asyncio.gather(
-            *(db.write(lambda tx, n=n: remember(tx, key=f"k{n}", value="v")) for n in range(100))  # type: ignore[misc]  # a default binds n
+            *(db.write(lambda tx, n=n: set_value(tx, key=f"k{n}", value="v")) for n in range(100))  # type: ignore[misc]  # a default binds n
         )
         assert 1 <= sum(commits) <= 3
 
@@ -68,20 +63,20 @@ async def test_a_commit_that_fails_tells_everyone_in_it(tmp_path: Path) -> None:
 
     async with open_database(tmp_path) as db:
         outcomes = await asyncio.gather(
-            db.write(lambda tx: remember(tx, key="one", value="1")),
+            db.write(lambda tx: set_value(tx, key="one", value="1")),
             db.write(breaks_the_transaction),
             return_exceptions=True,
         )
-        assert all(isinstance(outcome, DatabaseBrokenError) for outcome in outcomes)
-        assert await db.read(lambda tx: remembered(tx, "one")) is None
-        await db.write(lambda tx: remember(tx, key="after", value="1"))
+        assert all(isinstance(outcome, CommitFailed) for outcome in outcomes)
+        assert await db.read(lambda tx: get_value(tx, "one")) is None
+        await db.write(lambda tx: set_value(tx, key="after", value="1"))
 
 
 async def test_the_reader_can_not_write(tmp_path: Path) -> None:
     """A slip in a query that only looks can change nothing."""
     async with open_database(tmp_path) as db:
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            await db.read(lambda tx: remember(tx, key="one", value="1"))
+            await db.read(lambda tx: set_value(tx, key="one", value="1"))
 
 
 async def test_commits_are_made_durable(tmp_path: Path) -> None:
@@ -99,7 +94,7 @@ async def test_commits_are_made_durable(tmp_path: Path) -> None:
 async def test_a_second_bot_is_kept_out(tmp_path: Path) -> None:
     """An operator who starts the bot twice is told, and the books stay one process's."""
     async with open_database(tmp_path):
-        with pytest.raises(DatabaseUnfitError, match="Another bot is running"):
+        with pytest.raises(DatabaseUnusable, match="Another bot is running"):
             async with open_database(tmp_path):
                 pass
     async with open_database(tmp_path):
@@ -145,7 +140,7 @@ async def test_a_surprising_file_is_refused(
     async with open_database(tmp_path):
         pass
     harm(tmp_path / "bot.sqlite3")
-    with pytest.raises(DatabaseUnfitError, match=sentence):
+    with pytest.raises(DatabaseUnusable, match=sentence):
         async with open_database(tmp_path):
             pass
 

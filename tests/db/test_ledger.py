@@ -8,20 +8,20 @@ import pytest
 
 from db import jobs, ledger
 from db.jobs import Result
-from tests.support.ledgers import a_job, funded, hold, open_books
+from tests.support.ledgers import a_job, funded, hold, open_ledger
 
 
 @pytest.fixture
 def tx(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """Yield new books; they add up whatever the test did."""
-    with open_books(tmp_path) as connection:
+    with open_ledger(tmp_path) as connection:
         yield connection
         assert ledger.reconcile(connection) == []
 
 
 def member(tx: sqlite3.Connection) -> ledger.Account:
     """Return the member's account as it is now."""
-    return ledger.account(tx, kind="user", guild_id=1, user_id=7)
+    return ledger.get_or_create_account(tx, kind="user", guild_id=1, user_id=7)
 
 
 def test_a_hold_sets_credits_aside(tx: sqlite3.Connection) -> None:
@@ -37,7 +37,7 @@ def test_posting_moves_what_was_charged(tx: sqlite3.Connection) -> None:
     hold(tx, 4)
     ledger.post(tx, transfer_id="job:1", charged=3, now=1)
     assert (member(tx).posted, member(tx).held) == (7, 0)
-    assert ledger.account(tx, kind="provider").posted == 3
+    assert ledger.get_or_create_account(tx, kind="provider").posted == 3
 
 
 def test_voiding_gives_everything_back(tx: sqlite3.Connection) -> None:
@@ -52,7 +52,7 @@ def test_nobody_spends_what_he_does_not_have(tx: sqlite3.Connection) -> None:
     """A hold beyond what is available is refused and changes nothing."""
     funded(tx, 10)
     hold(tx, 8)
-    with pytest.raises(ledger.InsufficientCreditsError):
+    with pytest.raises(ledger.InsufficientCredits):
         hold(tx, 3, transfer_id="job:2")
     assert member(tx).available == 2
 
@@ -61,7 +61,7 @@ def test_a_frozen_account_neither_gives_nor_takes(tx: sqlite3.Connection) -> Non
     """A frozen member's credits stay where they are."""
     account = funded(tx, 10)
     tx.execute("UPDATE account SET frozen = 1 WHERE id = ?", (account.id,))
-    with pytest.raises(ledger.FrozenAccountError):
+    with pytest.raises(ledger.AccountFrozen):
         hold(tx, 1)
 
 
@@ -114,12 +114,12 @@ def test_the_schema_refuses_cooked_books(tx: sqlite3.Connection, sql: str) -> No
 
 
 def test_a_balance_changed_by_hand_is_found(tmp_path: Path) -> None:
-    """An operator who edits a balance behind the ledger's back is told which one does not add up."""
-    with open_books(tmp_path) as books:
-        funded(books, 10)
-        books.execute("UPDATE account SET posted = posted + 5 WHERE user_id = 7")
-        faults = ledger.reconcile(books)
-    assert any("sum to zero" in fault for fault in faults)
+    """An operator who edits a balance behind the ledger's back is shown which one is wrong."""
+    with open_ledger(tmp_path) as tx:
+        funded(tx, 10)
+        tx.execute("UPDATE account SET posted = posted + 5 WHERE user_id = 7")
+        faults = ledger.reconcile(tx)
+    assert any("not to zero" in fault for fault in faults)
     assert any("member 7" in fault for fault in faults)
 
 
@@ -128,18 +128,18 @@ def test_a_job_is_rendered_only_when_paid_and_stored(tx: sqlite3.Connection) -> 
     funded(tx, 10)
     a_job(tx)
     hold(tx, 4, job_id=1)
-    assert jobs.claim(tx, job_id=1, backend="test", now=1)
+    assert jobs.mark_sending(tx, job_id=1, backend="test", now=1)
     picture = Result(1, 0, 5, "b" * 64, 64, 64)
     with pytest.raises(sqlite3.IntegrityError, match="paid"):
-        jobs.render(tx, job_id=1, pictures=(picture,), charged=4, now=2)
+        jobs.mark_rendered(tx, job_id=1, pictures=(picture,), charged=4, now=2)
     tx.execute("DELETE FROM result")
     ledger.post(tx, transfer_id="job:1", charged=4, now=2)
     with pytest.raises(sqlite3.IntegrityError, match="paid"):
-        jobs.render(tx, job_id=1, pictures=(), charged=4, now=2)
+        jobs.mark_rendered(tx, job_id=1, pictures=(), charged=4, now=2)
     with pytest.raises(sqlite3.IntegrityError, match="paid"):
-        jobs.render(tx, job_id=1, pictures=(picture,), charged=3, now=2)
+        jobs.mark_rendered(tx, job_id=1, pictures=(picture,), charged=3, now=2)
     tx.execute("DELETE FROM result")
-    assert jobs.render(tx, job_id=1, pictures=(picture,), charged=4, now=2)
+    assert jobs.mark_rendered(tx, job_id=1, pictures=(picture,), charged=4, now=2)
 
 
 @pytest.mark.parametrize("end", ["fail", "cancel"])
@@ -156,8 +156,8 @@ def test_a_job_without_picture_ends_only_unpaid(tx: sqlite3.Connection, end: str
 
 def _end(tx: sqlite3.Connection, end: str) -> bool:
     if end == "fail":
-        return jobs.fail(tx, job_id=1, failure="no", now=1)
-    return jobs.cancel(tx, job_id=1, from_state="queued", now=1)
+        return jobs.mark_failed(tx, job_id=1, failure="no", now=1)
+    return jobs.mark_cancelled(tx, job_id=1, from_state="queued", now=1)
 
 
 @pytest.mark.parametrize(
@@ -185,10 +185,10 @@ def test_a_provider_is_called_at_most_twice(tx: sqlite3.Connection) -> None:
     """However often a job is taken up again, it is sent no third time."""
     a_job(tx, price=0)
     for _ in range(2):
-        assert jobs.claim(tx, job_id=1, backend="test", now=1)
-        requeued = jobs.requeue(tx, job_id=1)
+        assert jobs.mark_sending(tx, job_id=1, backend="test", now=1)
+        requeued = jobs.mark_queued_again(tx, job_id=1)
     assert not requeued
-    assert not jobs.claim(tx, job_id=1, backend="test", now=1)
+    assert not jobs.mark_sending(tx, job_id=1, backend="test", now=1)
 
 
 def test_the_same_request_twice_is_one_job(tx: sqlite3.Connection) -> None:
@@ -200,12 +200,16 @@ def test_the_same_request_twice_is_one_job(tx: sqlite3.Connection) -> None:
 
 @pytest.mark.parametrize(
     "sql",
-    ["DELETE FROM audit", "UPDATE audit SET reason = ''", "INSERT OR REPLACE INTO audit SELECT * FROM audit"],
+    [
+        "DELETE FROM audit_record",
+        "UPDATE audit_record SET reason = ''",
+        "INSERT OR REPLACE INTO audit_record SELECT * FROM audit_record",
+    ],
 )
 def test_the_audit_is_never_altered(tx: sqlite3.Connection, sql: str) -> None:
     """What a moderator did stays on record as it was."""
     tx.execute(
-        "INSERT INTO audit (interaction_id, guild_id, actor_id, action, reason, at)"
+        "INSERT INTO audit_record (interaction_id, guild_id, actor_id, action, reason, at)"
         " VALUES (1, 1, 1, 'set', 'x', 0)"
     )
     with pytest.raises(sqlite3.IntegrityError):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from db import ledger
-from db.database import apply_migration, connect, migrations
-from db.ledger import InsufficientCreditsError
+from db.database import connect
+from db.ledger import InsufficientCredits, NewTransfer
+from db.migrate import apply_migration, migrations
 
 MEMBERS = st.integers(1, 3)
 AMOUNTS = st.integers(1, 50)
@@ -39,21 +40,22 @@ class LedgerMachine(RuleBasedStateMachine):
         self.tx.close()
 
     def _account(self, member: int) -> ledger.Account:
-        return ledger.account(self.tx, kind="user", guild_id=1, user_id=member)
+        return ledger.get_or_create_account(self.tx, kind="user", guild_id=1, user_id=member)
 
     def _held(self, member: int) -> int:
         return sum(amount for who, amount in self.pending.values() if who == member)
 
     def _hold(self, transfer_id: str, src: int, dst: int, amount: int) -> None:
         ledger.hold(
-            self.tx, transfer_id=transfer_id, src=src, dst=dst, amount=amount, actor_id=0, reason="t", now=0
+            self.tx,
+            NewTransfer(id=transfer_id, src=src, dst=dst, amount=amount, actor_id=0, reason="t", now=0),
         )
 
     @rule(member=MEMBERS, amount=AMOUNTS)
     def grant(self, member: int, amount: int) -> None:
         """Give credits."""
         self.made += 1
-        mint, account = ledger.account(self.tx, kind="mint"), self._account(member)
+        mint, account = ledger.get_or_create_account(self.tx, kind="mint"), self._account(member)
         self._hold(f"grant:{self.made}", mint.id, account.id, amount)
         ledger.post(self.tx, transfer_id=f"grant:{self.made}", charged=amount, now=1)
         self.posted[member] += amount
@@ -63,9 +65,9 @@ class LedgerMachine(RuleBasedStateMachine):
         """Hold credits, where there are enough."""
         self.made += 1
         transfer_id = f"job:{self.made}"
-        provider = ledger.account(self.tx, kind="provider")
+        provider = ledger.get_or_create_account(self.tx, kind="provider")
         if self.posted[member] - self._held(member) < amount:
-            with pytest.raises(InsufficientCreditsError):
+            with pytest.raises(InsufficientCredits):
                 self._hold(transfer_id, self._account(member).id, provider.id, amount)
             return multiple()
         self._hold(transfer_id, self._account(member).id, provider.id, amount)
@@ -105,8 +107,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(transfer_id=transfers, member=MEMBERS)
     def rewrite_history(self, transfer_id: str, member: int) -> None:
         """Nothing is made twice, replaced or deleted."""
-        provider = ledger.account(self.tx, kind="provider")
-        with pytest.raises((sqlite3.IntegrityError, InsufficientCreditsError)):
+        provider = ledger.get_or_create_account(self.tx, kind="provider")
+        with pytest.raises((sqlite3.IntegrityError, InsufficientCredits)):
             self._hold(transfer_id, self._account(member).id, provider.id, 1)
         for sql in ("DELETE FROM transfer WHERE id = ?", "UPDATE transfer SET amount = 0 WHERE id = ?"):
             with pytest.raises(sqlite3.IntegrityError):
@@ -118,7 +120,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for member, posted in self.posted.items():
             account = self._account(member)
             assert (account.posted, account.held) == (posted, self._held(member))
-        assert ledger.account(self.tx, kind="provider").posted == self.spent
+        assert ledger.get_or_create_account(self.tx, kind="provider").posted == self.spent
         assert ledger.reconcile(self.tx) == []
 
 

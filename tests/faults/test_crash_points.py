@@ -131,8 +131,8 @@ async def _live(stage: Stage, crash: Crash, scene: Scene | None, *, last: bool) 
         stage.folder,
         stage.wire,
         backends=[stage.provider],
-        over_db=crash.over_db,
-        over_store=crash.over_store,
+        wrap_db=crash.wrap_db,
+        wrap_store=crash.wrap_store,
     ) as life:
         acting = asyncio.create_task(_acting(stage, life, scene))
         dying = asyncio.create_task(crash.happened.wait())

@@ -30,7 +30,7 @@ async def test_five_hundred_members_at_once_are_all_served(tmp_path: Path) -> No
         cards = [message for channel in channels for message in channel.history()]
         assert len(cards) == GUILDS * MEMBERS_OF_EACH
         assert all(len(card.attachments) == 1 for card in cards)
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_a_flood_in_one_server_keeps_no_other_waiting(tmp_path: Path) -> None:
@@ -55,4 +55,4 @@ async def test_a_flood_in_one_server_keeps_no_other_waiting(tmp_path: Path) -> N
         # Two were running when the quiet ones came; after that at most one of the flood goes before each.
         assert max(place for place, prompt in enumerate(order) if prompt == "quiet") <= 2 + 2 * len(quiet)
         assert len(order) == 35
-        assert await world.books() == []
+        assert await world.ledger_faults() == []

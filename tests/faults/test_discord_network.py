@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bot.actors import Person
 from bot.errors import OperatorError
 from tests.support.discord_wire import ALICE_ID, GUILD_ID, TOKEN, Fault, Message, Wire, open_wire
 from tests.support.live_bot import Brush, Life, eventually, living
@@ -36,7 +37,7 @@ async def _shown(wire: Wire, life: Life, *, pictures: int = 1) -> list[Message]:
     """Wait until so many cards show a picture, and check that nothing else is shown and all adds up."""
     await wire.until(lambda: sum(bool(m.files) for m in wire.messages.values()) >= pictures)
     await life.settled()
-    assert await life.books() == []
+    assert await life.ledger_faults() == []
     assert len(wire.messages) == pictures
     return list(wire.messages.values())
 
@@ -194,9 +195,9 @@ async def test_a_result_that_discord_finds_too_large_stays_in_the_history(tmp_pa
         await wire.slash(image=PICTURE, prompt="a harbour")
         await eventually(lambda: wire.faults == [])
         await life.settled()
-        views = await life.app.jobs.history(guild_id=GUILD_ID, user_id=ALICE_ID)
+        views = await life.app.job_records.history(Person(GUILD_ID, ALICE_ID))
         assert [view.job.state for view in views] == ["undeliverable"]
-        assert await life.books() == []
+        assert await life.ledger_faults() == []
 
 
 @pytest.mark.parametrize(
@@ -217,9 +218,9 @@ async def test_a_place_that_is_gone_keeps_the_picture_in_the_history(
         brush.gate.set()
         await eventually(lambda: wire.faults == [])
         await life.settled()
-        views = await life.app.jobs.history(guild_id=GUILD_ID, user_id=ALICE_ID)
+        views = await life.app.job_records.history(Person(GUILD_ID, ALICE_ID))
         assert [view.job.state for view in views] == ["undeliverable"]
-        assert await life.books() == []
+        assert await life.ledger_faults() == []
 
 
 async def test_no_secret_is_in_any_log_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -65,6 +65,8 @@ async def _jobs(life: Life) -> int:
         "i2i:subtle:{job}:3",
         "i2i:strong:1:0",
         "i2i:explode:{job}",
+        "i2i:confirm:{job}",
+        "i2i:withdraw:99999999999999999999",
         "i2i:show:12345",
         "i2i:cancel:12345",
         "i2i:delete:12345",
@@ -80,12 +82,14 @@ async def test_a_forged_button_is_refused_in_one_sentence(tmp_path: Path, custom
         assert await _jobs(life) == 1
 
 
-@pytest.mark.parametrize("operation", ["reroll", "subtle", "strong", "show", "cancel", "delete"])
+@pytest.mark.parametrize(
+    "operation", ["reroll", "vary_subtle", "vary_strong", "subtle", "strong", "show", "cancel", "delete"]
+)
 async def test_somebody_elses_job_is_left_alone(tmp_path: Path, operation: str) -> None:
     """Forging the buttons of another's picture, or holding rights in another server, gains nothing."""
     async with _online(tmp_path) as (wire, life):
         job_id, card = await _made(wire, life)
-        suffix = ":0" if operation in ("subtle", "strong") else ""
+        suffix = ":0" if operation.endswith(("subtle", "strong")) else ""
         custom_id = f"i2i:{operation}:{job_id}{suffix}"
         answer = await _answer_to(wire, await wire.press(custom_id, user_id=BOB_ID))
         assert "Something broke" not in answer

@@ -1,11 +1,11 @@
-"""Outages of the provider, the disk and the database: work waits, goes on by itself, and is paid once."""
+"""Outages of the provider, the disk and the database: work waits, continues, and is paid once."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
-from bot.app import BOOKS_WRONG, open_app
+from bot.app import open_app
 from bot.clock import SystemClock
 from bot.errors import BackendOutOfCredits, BackendUnreachable, OperatorError
 from bot.events import Event, OperatorAlert
@@ -14,14 +14,14 @@ from tests.support.simulated_server import Sketcher, World, open_world, texts
 
 
 def _alerts(world: World) -> list[str]:
-    heard: list[str] = []
+    alerts: list[str] = []
 
     def listen(event: Event) -> None:
         if isinstance(event, OperatorAlert):
-            heard.append(event.sentence)
+            alerts.append(event.sentence)
 
     world.app.events.subscribe(listen)
-    return heard
+    return alerts
 
 
 def _pictures(world: World) -> int:
@@ -39,7 +39,7 @@ async def _make_room(world: World) -> None:
 
 
 async def test_an_unreachable_service_is_left_alone_and_tried_again(tmp_path: Path) -> None:
-    """After three calls that reached nobody, jobs wait and the operator is told once; then all goes on."""
+    """After three calls that reached nobody, jobs wait and the operator is alerted once; then all go on."""
     sketcher = Sketcher(errors=[BackendUnreachable(detail="refused") for _ in range(4)])
     async with open_world(tmp_path, backends=[sketcher], member_waiting_max=100) as world:
         alerts = _alerts(world)
@@ -54,7 +54,7 @@ async def test_an_unreachable_service_is_left_alone_and_tried_again(tmp_path: Pa
         await world.env.advance_time(60)
         assert _pictures(world) >= 19
         assert len(alerts) == 1
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_fifty_jobs_meet_an_empty_account(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_fifty_jobs_meet_an_empty_account(tmp_path: Path) -> None:
         assert len(alerts) == 1
         await world.env.advance_time(60)
         assert _pictures(world) == 50
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_a_full_disk_refuses_and_charges_nothing(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ async def test_a_full_disk_refuses_and_charges_nothing(tmp_path: Path) -> None:
         await world.img2img(steps=1)
         await _fill_disk(world)
         refusals = [await world.img2img(prompt="x" * 1000, steps=1) for _ in range(8)]
-        refused = [r for r in refusals if "can't store anything" in texts(r.response)]
+        refused = [r for r in refusals if "can't save anything" in texts(r.response)]
         assert refused
         assert len(alerts) == 1
         assert "full" in alerts[0]
@@ -92,7 +92,7 @@ async def test_a_full_disk_refuses_and_charges_nothing(tmp_path: Path) -> None:
         made = _pictures(world)
         await world.img2img(steps=1)
         assert _pictures(world) == made + 1
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_a_disk_that_fills_up_under_a_job_delays_it(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ async def test_a_disk_that_fills_up_under_a_job_delays_it(tmp_path: Path) -> Non
         assert _pictures(world)
         assert len(sketcher.calls) == 1
         assert await world.available() == 38
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 def _settings(folder: Path) -> Settings:
@@ -122,7 +122,7 @@ async def _no_fetch(_url: str) -> bytes:
 
 
 async def test_a_damaged_page_is_found(tmp_path: Path) -> None:
-    """Whatever page of the database rots, the bot starts with books that add up, or says what to do."""
+    """Whatever page of the database rots, the bot starts with a consistent ledger, or says what to do."""
     async with open_world(tmp_path) as world:
         await world.img2img(steps=1)
         size = await world.app.db.read(lambda tx: tx.execute("PRAGMA page_size").fetchone()[0])
@@ -141,18 +141,13 @@ async def test_a_damaged_page_is_found(tmp_path: Path) -> None:
 async def _is_refused(folder: Path) -> bool:
     try:
         async with open_app(_settings(folder), fetch=_no_fetch, clock=SystemClock()) as app:
-            return app.jobs.paused == BOOKS_WRONG or await app.reconcile() != []
+            return app.jobs.pause_reason is not None or await app.upkeep.check_ledger() != []
     except OperatorError as refusal:
         return "restore it from a backup" in str(refusal)
 
 
-async def _cook_books(world: World, posted: int) -> None:
-    cook = "UPDATE account SET posted = ? WHERE kind = 'provider'"
-    await world.app.db.write(lambda tx: tx.execute(cook, (posted,)).rowcount)
-
-
-async def test_books_that_do_not_add_up_stop_spending(tmp_path: Path) -> None:
-    """Where the books are wrong, nothing is taken or spent, and one alert goes out."""
+async def test_an_inconsistent_ledger_stops_spending(tmp_path: Path) -> None:
+    """Where the ledger is wrong, nothing is accepted or spent, and one alert goes out."""
     sketcher = Sketcher()
     async with open_world(tmp_path, backends=[sketcher]) as world:
         alerts = _alerts(world)
@@ -163,10 +158,10 @@ async def test_books_that_do_not_add_up_stop_spending(tmp_path: Path) -> None:
         await world.app.db.write(
             lambda tx: tx.execute("UPDATE account SET posted = 7 WHERE kind = 'provider'")
         )
-        await world.app.reconcile()
+        await world.app.upkeep.check_ledger()
         assert len(alerts) == 1
         for _ in range(2):
             answer = await world.img2img(steps=1)
-            assert "do not add up" in texts(answer.response)
+            assert "ledger check found a problem" in texts(answer.response)
             await world.crash_and_restart()
         assert len(sketcher.calls) == 1

@@ -12,8 +12,9 @@ import apsw
 import pytest
 
 from db import jobs, ledger
-from db.database import PRAGMAS_WRITING, apply_migration, connect, migrations, run_batch
+from db.database import PRAGMAS_WRITING, connect, run_batch
 from db.jobs import Result
+from db.migrate import apply_migration, migrations
 from tests.support.ledgers import a_job, funded, hold
 from tests.support.power_cut import Books, Disk, PowerCut
 
@@ -28,10 +29,10 @@ def _accept(tx: sqlite3.Connection, job_id: int) -> None:
 
 
 def _finish(tx: sqlite3.Connection, job_id: int) -> None:
-    jobs.claim(tx, job_id=job_id, backend="brush", now=1)
+    jobs.mark_sending(tx, job_id=job_id, backend="brush", now=1)
     ledger.post(tx, transfer_id=f"job:{job_id}", charged=2, now=2)
     picture = Result(job_id, 0, 1, "b" * 64, 8, 8)
-    assert jobs.render(tx, job_id=job_id, pictures=(picture,), charged=2, now=2)
+    assert jobs.mark_rendered(tx, job_id=job_id, pictures=(picture,), charged=2, now=2)
 
 
 def _work(folder: Path, disk: Disk, pragmas: tuple[str, ...], *, pages: int) -> list[int]:

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from bot.pictures.store import PictureStore
-from db import jobs as rows
-from db.database import connect, open_database
+from db import jobs
+from db.database import connect
+from db.opening import open_database
 from tests.support.discord_wire import TOKEN, Wire, open_wire
 from tests.support.live_bot import eventually
 from tests.support.promises import check_promises
@@ -64,7 +65,7 @@ class Yard:
             "IMG2IMG_MEMBER_WAITING_MAX": "50",
             **self.settings,
         }
-        command = (sys.executable, "-m", "tests.discord.launcher", self.wire.url, self.wire.gateway)
+        command = (sys.executable, "-m", "tests.support.launcher", self.wire.url, self.wire.gateway)
         self._child = await asyncio.create_subprocess_exec(
             *command, env=environment, cwd=ROOT, stderr=asyncio.subprocess.PIPE
         )
@@ -106,7 +107,7 @@ class Yard:
     def _unfinished(self) -> int:
         """Return how many jobs have not ended, as the file says while the bot has it open."""
         with closing(connect(self.folder / "bot.sqlite3", read_only=True)) as connection:
-            return len(rows.unfinished(connection))
+            return len(jobs.list_unfinished(connection))
 
     async def drained(self) -> None:
         """Wait until every job has ended, those without a card too, and no card waits any more."""

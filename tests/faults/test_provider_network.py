@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from bot.backends.segmind import Segmind
+from bot.backends.segmind import SegmindBackend
 from bot.clock import SystemClock
 from bot.events import OperatorAlert
 from bot.pictures.pool import PicturePool
@@ -40,7 +40,7 @@ from tests.support.simulated_server import World, a_picture, open_world, texts
 @asynccontextmanager
 async def _world(folder: Path, **settings: Any) -> AsyncIterator[tuple[World, Provider]]:
     async with running_provider() as provider:
-        segmind = Segmind(
+        segmind = SegmindBackend(
             api_key=SecretStr(API_KEY),
             base_url=provider.url,
             clock=QuickClock(),
@@ -111,7 +111,7 @@ async def test_each_failure_costs_the_member_nothing(
         assert API_KEY not in text
         assert provider.posts == calls
         assert await world.available() == 40
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 @pytest.mark.parametrize("act", [reset_before_body, reset_in_body], ids=["before", "in"])
@@ -128,7 +128,7 @@ async def test_a_dripping_answer_ends_at_the_deadline(tmp_path: Path) -> None:
     """A service that sends a byte now and then keeps nobody waiting for longer than the deadline, twice."""
     async with running_provider() as provider, open_wire() as wire:
         provider.will(drip)
-        segmind = Segmind(
+        segmind = SegmindBackend(
             api_key=SecretStr(API_KEY), base_url=provider.url, clock=SystemClock(), deadline_s=0.5
         )
         async with living(tmp_path, wire, backends=[segmind]) as life:
@@ -170,7 +170,7 @@ async def test_pictures_that_failed_are_not_charged(tmp_path: Path) -> None:
         assert len(message.attachments) == 3
         assert "1 of 4 pictures failed and cost nothing" in texts(message)
         assert await world.available() == 40 - 3 * 2
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_a_service_out_of_use_is_left_alone_and_tried_again(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ async def test_used_up_credits_pause_the_queue_until_they_are_back(tmp_path: Pat
         assert [len(card.attachments) for card in world.channel.history()] == [1, 1]
         assert provider.posts == 3
         assert (await world.available(), await world.available(world.bob)) == (38, 38)
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_nobody_waits_for_ever_for_the_operators_credits(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ async def test_nobody_waits_for_ever_for_the_operators_credits(tmp_path: Path) -
         assert "are used up" in texts(world.card)
         assert "No picture this time" in texts(world.card)
         assert await world.available() == 40
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_a_low_balance_alerts_the_operator_once(tmp_path: Path) -> None:

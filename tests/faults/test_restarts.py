@@ -20,7 +20,7 @@ async def _finished(world: World, *, spent: int) -> None:
     assert len(message.attachments) == 1
     assert len(world.channel.history()) == 1
     assert await world.available() == 40 - spent
-    assert await world.books() == []
+    assert await world.ledger_faults() == []
 
 
 async def test_a_waiting_job_is_taken_up(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ async def test_a_waiting_job_is_taken_up(tmp_path: Path) -> None:
         await world.env.settle()
         assert [len(message.attachments) for message in world.channel.history()] == [1, 1]
         assert (await world.available(), await world.available(world.bob)) == (38, 38)
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
         gate.cancel()
 
 

@@ -35,7 +35,7 @@ async def test_an_odd_picture_is_taken(tmp_path: Path, name: str) -> None:
     async with open_world(tmp_path) as world:
         await world.img2img(image=(name, GOOD[name]()))
         assert len(world.card.attachments) == 1
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 @pytest.mark.parametrize("name", list(BAD))
@@ -48,4 +48,4 @@ async def test_a_bad_picture_is_refused_in_private(tmp_path: Path, name: str) ->
         assert [words in texts(note) and note.ephemeral for note in notes] == [True]
         assert world.seen_by_all() is None
         assert await world.available() == 40
-        assert await world.books() == []
+        assert await world.ledger_faults() == []

@@ -55,11 +55,11 @@ class Crash:
         wire.before = lambda label: visit("before", label)
         wire.after = lambda label: visit("after", label)
 
-    def over_db(self, db: Database) -> Database:
+    def wrap_db(self, db: Database) -> Database:
         """Return `db`, watched."""
         return _WatchedDatabase(db, self)
 
-    def over_store(self, store: PictureStore) -> PictureStore:
+    def wrap_store(self, store: PictureStore) -> PictureStore:
         """Return `store`, watched."""
         return _WatchedStore(store, self)
 

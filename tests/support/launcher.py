@@ -1,4 +1,4 @@
-"""The bot in a process of its own, Discord on the loopback: `python -m tests.discord.launcher API GATEWAY`.
+"""The bot in a process of its own, Discord on the loopback: `python -m tests.support.launcher API GATEWAY`.
 
 All else is what `img2img-bot run` does, with the settings from the environment.
 """

@@ -8,15 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from db import jobs, ledger
-from db.database import apply_migration, connect, migrations
+from db.database import connect
 from db.jobs import Job
+from db.ledger import NewTransfer
+from db.migrate import apply_migration, migrations
 from db.operations import Operation
 
 
 @contextmanager
-def open_books(folder: Path) -> Iterator[sqlite3.Connection]:
+def open_ledger(folder: Path) -> Iterator[sqlite3.Connection]:
     """Yield a connection to a new database with the schema in it."""
-    connection = connect(folder / "books.sqlite3")
+    connection = connect(folder / "ledger.sqlite3")
     for number, sql in migrations():
         apply_migration(connection, number, sql)
     try:
@@ -27,20 +29,22 @@ def open_books(folder: Path) -> Iterator[sqlite3.Connection]:
 
 def funded(tx: sqlite3.Connection, amount: int, *, user_id: int = 7) -> ledger.Account:
     """Return a member's account with `amount` credits in it."""
-    mint = ledger.account(tx, kind="mint")
-    member = ledger.account(tx, kind="user", guild_id=1, user_id=user_id)
+    mint = ledger.get_or_create_account(tx, kind="mint")
+    member = ledger.get_or_create_account(tx, kind="user", guild_id=1, user_id=user_id)
     if amount:
         ledger.move(
             tx,
-            transfer_id=f"grant:{user_id}:{amount}",
-            src=mint.id,
-            dst=member.id,
-            amount=amount,
-            actor_id=0,
-            reason="test",
-            now=0,
+            NewTransfer(
+                id=f"grant:{user_id}:{amount}",
+                src=mint.id,
+                dst=member.id,
+                amount=amount,
+                actor_id=0,
+                reason="test",
+                now=0,
+            ),
         )
-    return ledger.account(tx, kind="user", guild_id=1, user_id=user_id)
+    return ledger.get_or_create_account(tx, kind="user", guild_id=1, user_id=user_id)
 
 
 def hold(
@@ -54,14 +58,16 @@ def hold(
     """Hold `amount` of a member's credits for the provider."""
     ledger.hold(
         tx,
-        transfer_id=transfer_id,
-        src=ledger.account(tx, kind="user", guild_id=1, user_id=user_id).id,
-        dst=ledger.account(tx, kind="provider").id,
-        amount=amount,
-        actor_id=user_id,
-        reason="test",
-        now=0,
-        job_id=job_id,
+        NewTransfer(
+            id=transfer_id,
+            src=ledger.get_or_create_account(tx, kind="user", guild_id=1, user_id=user_id).id,
+            dst=ledger.get_or_create_account(tx, kind="provider").id,
+            amount=amount,
+            actor_id=user_id,
+            reason="test",
+            now=0,
+            job_id=job_id,
+        ),
     )
 
 
@@ -73,7 +79,7 @@ def a_job(tx: sqlite3.Connection, job_id: int = 1, price: int = 4) -> Job:
         user_id=7,
         channel_id=3,
         operation=Operation.IMG2IMG,
-        request="{}",
+        params_json="{}",
         created_at=0,
         input_hash="a" * 64,
         price=price,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import discord
 import yarl
@@ -19,8 +19,8 @@ from bot.gateway.supervisor import Supervisor
 from bot.params import Img2ImgParams
 from bot.pictures.store import PictureStore
 from bot.settings import Settings
-from db import jobs as rows
-from db import ledger
+from cogs.results import Results
+from db import jobs, ledger
 from db.database import Database
 from tests.support.discord_wire import TOKEN, Wire
 
@@ -67,13 +67,13 @@ class Life:
     running: asyncio.Task[None]
     killed: bool = False
 
-    async def books(self) -> list[str]:
+    async def ledger_faults(self) -> list[str]:
         """Return what does not add up."""
         return await self.app.db.read(ledger.reconcile)
 
     async def unfinished(self) -> list[int]:
         """Return the jobs that have not ended."""
-        return [job.id for job in await self.app.db.read(rows.unfinished)]
+        return [job.id for job in await self.app.db.read(jobs.list_unfinished)]
 
     async def drained(self, *, timeout_s: float = 20) -> None:
         """Wait until every job has ended."""
@@ -85,9 +85,9 @@ class Life:
         """Wait until every job has ended and every card shows it."""
         await self.drained()
         assert self.supervisor._client is not None
-        results: Any = self.supervisor._client.get_cog("Results")
-        running = self.app.dispatcher._running
-        await eventually(lambda: not running and not results._tasks - {results._places})
+        # The library loads extensions anew for each client: their classes are not those imported here.
+        results = cast("Results", self.supervisor._client.get_cog("Results"))
+        await eventually(lambda: self.app.dispatcher.is_idle and results.is_idle)
 
     async def spent(self) -> int:
         """Return what all pictures have cost."""
@@ -102,8 +102,8 @@ async def living(
     wire: Wire,
     *,
     backends: Sequence[Backend],
-    over_db: Callable[[Database], Database] = lambda db: db,
-    over_store: Callable[[PictureStore], PictureStore] = lambda store: store,
+    wrap_db: Callable[[Database], Database] = lambda db: db,
+    wrap_store: Callable[[PictureStore], PictureStore] = lambda store: store,
     token: str = TOKEN,
     **settings: Any,
 ) -> AsyncIterator[Life]:
@@ -113,7 +113,7 @@ async def living(
     supervisor = Supervisor(lambda: WireBot(wire.url.removesuffix("/api/v10")))
     with pointed_at(wire.url, wire.gateway):
         async with open_app(
-            made, fetch=supervisor.fetch, backends=backends, over_db=over_db, over_store=over_store
+            made, fetch=supervisor.fetch, backends=backends, wrap_db=wrap_db, wrap_store=wrap_store
         ) as app:
             running = asyncio.create_task(supervisor.run(app, token))
             try:
@@ -130,7 +130,6 @@ async def living(
 BRUSH = Capabilities(
     label="Brush",
     uses_model=False,
-    reports_progress=False,
     can_cancel=True,
     concurrency_max=2,
     typical_s=5,

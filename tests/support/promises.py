@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bot.pictures.store import PictureStore
-from db import jobs as rows
-from db import ledger
+from db import jobs, ledger
 from db.database import Database
 from db.jobs import Job
 from tests.support.discord_wire import Wire
@@ -22,11 +21,11 @@ async def check_promises(db: Database, store: PictureStore, wire: Wire) -> list[
 
 
 async def _check_job(db: Database, store: PictureStore, wire: Wire, job_id: int) -> Job:
-    job = await db.read(lambda tx: rows.get(tx, job_id))
+    job = await db.read(lambda tx: jobs.get(tx, job_id))
     assert job is not None
     assert job.state in ENDED
-    assert job.attempt <= rows.ATTEMPTS_MAX
-    results = await db.read(lambda tx: rows.results(tx, job_id))
+    assert job.attempt <= jobs.ATTEMPTS_MAX
+    results = await db.read(lambda tx: jobs.results(tx, job_id))
     transfers = await db.read(lambda tx: ledger.transfers_of_job(tx, job_id))
     is_made = job.state in ("delivered", "undeliverable")
     assert [transfer.state for transfer in transfers] == (["posted"] if is_made else ["voided"])

@@ -14,10 +14,11 @@ import discord
 import simcord
 from PIL import Image, ImageColor
 
+from bot.actors import Person
 from bot.app import App, open_app
 from bot.backends.base import Backend, Capabilities, Generation, OnProgress, Picture, Progress
 from bot.gateway.client import Img2ImgBot
-from bot.gateway.interactions import sentence_of
+from bot.gateway.sentences import sentence_of
 from bot.params import Img2ImgParams
 from bot.settings import bare_settings
 from db import ledger
@@ -45,7 +46,6 @@ class WorldClock:
 SKETCHING = Capabilities(
     label="Sketcher",
     uses_model=False,
-    reports_progress=True,
     can_cancel=True,
     concurrency_max=2,
     typical_s=20,
@@ -226,13 +226,13 @@ class World:
         seen = self.channel.history(viewer=self.bob)
         return seen[-1] if seen else None
 
-    async def books(self) -> list[str]:
-        """Return what does not add up in the ledger."""
+    async def ledger_faults(self) -> list[str]:
+        """Return what is inconsistent in the ledger."""
         return await self.app.db.read(ledger.reconcile)
 
     async def available(self, who: simcord.MemberActor | None = None) -> int:
         """Return what a member can spend."""
-        wallet = await self.app.credits.wallet(guild_id=self.guild.id, user_id=(who or self.alice).id)
+        wallet = await self.app.credits.wallet(Person(self.guild.id, (who or self.alice).id))
         return wallet.available
 
 

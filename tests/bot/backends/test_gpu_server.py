@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bot.backends.base import Progress
-from bot.backends.gpu_server import Gpu
+from bot.backends.gpu_server import GpuServerBackend
 from bot.backends.http import JSON_LINES
 from bot.errors import BackendDown, BackendError, BackendFailed, BackendThrottled, BackendUnsure
 from bot.params import Img2ImgParams
@@ -38,8 +38,8 @@ def lines(*told: bytes) -> Act:
 
 
 @asynccontextmanager
-async def _gpu(provider: Provider) -> AsyncIterator[Gpu]:
-    gpu = Gpu(url=provider.url, clock=QuickClock())
+async def _gpu(provider: Provider) -> AsyncIterator[GpuServerBackend]:
+    gpu = GpuServerBackend(url=provider.url, clock=QuickClock())
     try:
         yield gpu
     finally:

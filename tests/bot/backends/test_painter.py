@@ -373,5 +373,4 @@ def test_says_what_it_is() -> None:
     assert backend.capabilities.label == "Painter"
     assert not backend.capabilities.uses_model
     assert backend.capabilities.can_cancel
-    assert backend.capabilities.reports_progress
     assert backend.capabilities.concurrency_max == 3

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from bot.backends.base import Backend, Progress
-from bot.backends.segmind import Segmind
+from bot.backends.segmind import SegmindBackend
 from bot.errors import BackendDown, BackendError, BackendFailed, BackendUnsure
 from bot.logs import RedactingFormatter, Redactor
 from bot.params import Img2ImgParams
@@ -24,9 +24,9 @@ from tests.support.provider import API_KEY, Act, Provider, QuickClock
 PARAMS = Img2ImgParams(prompt="a fox in the snow", seed=7)
 
 
-def segmind_at(url: str, clock: QuickClock, deadline_s: float = 30.0) -> Segmind:
+def segmind_at(url: str, clock: QuickClock, deadline_s: float = 30.0) -> SegmindBackend:
     """Return the backend, pointed at `url`."""
-    return Segmind(
+    return SegmindBackend(
         api_key=SecretStr(API_KEY),
         base_url=url,
         clock=clock,
@@ -36,7 +36,7 @@ def segmind_at(url: str, clock: QuickClock, deadline_s: float = 30.0) -> Segmind
 
 
 @pytest.fixture
-async def segmind(provider: Provider, clock: QuickClock) -> AsyncIterator[Segmind]:
+async def segmind(provider: Provider, clock: QuickClock) -> AsyncIterator[SegmindBackend]:
     """The backend, pointed at the service."""
     segmind = segmind_at(provider.url, clock)
     yield segmind
@@ -62,7 +62,7 @@ def unwatched(progress: Progress) -> None:
     raise AssertionError(progress)
 
 
-async def test_documented_body_and_header_arrive(segmind: Segmind, provider: Provider) -> None:
+async def test_documented_body_and_header_arrive(segmind: SegmindBackend, provider: Provider) -> None:
     """The service gets just the documented request, the picture byte by byte as it was given."""
     image = service.jpeg(size=(640, 480))
     params = Img2ImgParams(
@@ -95,7 +95,7 @@ async def test_documented_body_and_header_arrive(segmind: Segmind, provider: Pro
     }
 
 
-async def test_picture_comes_back_as_it_was_sent(segmind: Segmind, provider: Provider) -> None:
+async def test_picture_comes_back_as_it_was_sent(segmind: SegmindBackend, provider: Provider) -> None:
     """The picture is handed on byte by byte, with its seed and the operator's credits."""
     data = service.jpeg("coral")
     provider.will(service.picture(data, {"x-remaining-credits": "12.34"}))
@@ -105,7 +105,7 @@ async def test_picture_comes_back_as_it_was_sent(segmind: Segmind, provider: Pro
     assert generation.remaining_credits == 12.34
 
 
-async def test_samples_run_side_by_side(segmind: Segmind, provider: Provider) -> None:
+async def test_samples_run_side_by_side(segmind: SegmindBackend, provider: Provider) -> None:
     """Four pictures are made at once: none is answered before all four were asked for."""
     gate = asyncio.Barrier(4)
 
@@ -121,7 +121,7 @@ async def test_samples_run_side_by_side(segmind: Segmind, provider: Provider) ->
     assert [picture.seed for picture in generation.pictures] == [7, 8, 9, 10]
 
 
-async def test_cancelling_ends_every_call(segmind: Segmind, provider: Provider) -> None:
+async def test_cancelling_ends_every_call(segmind: SegmindBackend, provider: Provider) -> None:
     """A job that is cancelled leaves no call behind."""
     left: asyncio.Queue[None] = asyncio.Queue()
     came = asyncio.Barrier(4)
@@ -154,14 +154,14 @@ async def test_deadline_is_per_call(provider: Provider, clock: QuickClock) -> No
     assert provider.posts == 1
 
 
-async def test_throttled_job_ends_with_its_picture(segmind: Segmind, provider: Provider) -> None:
+async def test_throttled_job_ends_with_its_picture(segmind: SegmindBackend, provider: Provider) -> None:
     """A job that is told to slow down waits and gets its picture."""
     provider.will(service.error(429, headers={"Retry-After": "3"}), service.picture())
     assert (await segmind.generate(PARAMS, service.jpeg(), unwatched)).pictures
     assert provider.posts == 2
 
 
-async def test_check_tells_the_credits(segmind: Segmind, provider: Provider) -> None:
+async def test_check_tells_the_credits(segmind: SegmindBackend, provider: Provider) -> None:
     """The operator reads in one sentence that the key works and what is left, free credits included."""
     provider.will(service.answer(200, b'{"credits": 12.3, "free-credits": 0.04}'))
     assert await segmind.check() == "Segmind answers; 12.34 credits are left."
@@ -170,7 +170,7 @@ async def test_check_tells_the_credits(segmind: Segmind, provider: Provider) -> 
     assert request.headers["x-api-key"] == API_KEY
 
 
-async def test_check_tells_a_refused_key(segmind: Segmind, provider: Provider) -> None:
+async def test_check_tells_a_refused_key(segmind: SegmindBackend, provider: Provider) -> None:
     """A key that the service doesn't know is noticed by the check."""
     provider.will(service.error(401, "invalid key"))
     with pytest.raises(BackendDown) as caught:
@@ -179,7 +179,7 @@ async def test_check_tells_a_refused_key(segmind: Segmind, provider: Provider) -
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"credits": NaN}', b'{"credits": "many"}', b"<html>"])
-async def test_check_survives_any_answer(segmind: Segmind, provider: Provider, body: bytes) -> None:
+async def test_check_survives_any_answer(segmind: SegmindBackend, provider: Provider, body: bytes) -> None:
     """A check whose answer is no balance says so."""
     provider.will(service.answer(200, body))
     with pytest.raises(BackendFailed, match="can't be read"):
@@ -188,7 +188,7 @@ async def test_check_survives_any_answer(segmind: Segmind, provider: Provider, b
 
 def test_it_says_what_it_can(clock: QuickClock) -> None:
     """The bot is told that a model makes the picture, without progress and without a cancel."""
-    segmind: Backend = Segmind(api_key=SecretStr(API_KEY), clock=clock, concurrency_max=9)
+    segmind: Backend = SegmindBackend(api_key=SecretStr(API_KEY), clock=clock, concurrency_max=9)
     assert segmind.name == "segmind"
     assert segmind.capabilities.label == "Stable Diffusion 3 Medium (Segmind)"
     assert segmind.capabilities.uses_model
@@ -215,7 +215,9 @@ ECHOES = [
 
 
 @pytest.mark.parametrize("act", ECHOES)
-async def test_key_is_seen_nowhere(segmind: Segmind, provider: Provider, log: io.StringIO, act: Act) -> None:
+async def test_key_is_seen_nowhere(
+    segmind: SegmindBackend, provider: Provider, log: io.StringIO, act: Act
+) -> None:
     """Even a service that repeats the key in all it says gets it into no log line and no error."""
     provider.will(act)
     said = [repr(segmind), repr(vars(segmind))]
@@ -232,7 +234,7 @@ async def test_key_is_seen_nowhere(segmind: Segmind, provider: Provider, log: io
 
 
 async def test_key_is_in_no_raw_log_record(
-    segmind: Segmind, provider: Provider, caplog: pytest.LogCaptureFixture
+    segmind: SegmindBackend, provider: Provider, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not even logs that nobody redacts hold the key, as long as the service doesn't repeat it."""
     provider.will(service.picture(), service.error(401), service.reset_after_body)

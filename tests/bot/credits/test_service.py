@@ -1,4 +1,4 @@
-"""Prices, allowances and what moderators set, on a real database."""
+"""Prices, allowances, holds and what moderators set, on a real database."""
 
 import asyncio
 import math
@@ -8,72 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from bot.credits.service import MEGAPIXEL, Credits, Prices
+from bot.credits.prices import Prices
 from bot.errors import InvalidOption, NotEnoughCredits
-from bot.moderation.audit import Moderator
+from bot.moderation.actions import SetLimits
 from bot.params import Img2ImgParams
-from db import jobs, ledger
-from db.database import Database, open_database
-from db.jobs import Job
-from db.operations import Operation
-from tests.support.clock import HandClock
+from bot.pictures.sizes import MEGAPIXEL
+from db import ledger
+from db.opening import open_database
+from tests.support.bank import PRICES, Bank
 
 DAY_S = 86_400
-PRICES = Prices(per_sample=1, per_megapixel_step=0.15)
-
-
-class Bank:
-    """One server with one member, and a clock to move."""
-
-    def __init__(self, db: Database) -> None:
-        self.db = db
-        self.clock = HandClock()
-        self.credits = Credits(db=db, clock=self.clock, prices=PRICES, daily_allowance=40)
-        self._interactions = 1000
-
-    def moderator(self, interaction_id: int | None = None) -> Moderator:
-        """Return a moderator in a new interaction."""
-        self._interactions += 1
-        return Moderator(interaction_id or self._interactions, 1, 99, "test")
-
-    async def available(self) -> int:
-        """Return what the member can spend."""
-        return (await self.credits.wallet(guild_id=1, user_id=7)).available
-
-    async def hold(self, job_id: int, amount: int) -> None:
-        """Hold `amount` for a new job of the member."""
-
-        def unit(tx: object) -> None:
-            jobs.insert(tx, _job(job_id, amount))  # type: ignore[arg-type]  # a connection
-            self.credits.hold(tx, job_id=job_id, guild_id=1, user_id=7, amount=amount)  # type: ignore[arg-type]  # a connection
-
-        await self.db.write(unit)
-
-    async def settle(self, job_id: int, charged: int) -> None:
-        """Charge the job."""
-        await self.db.write(lambda tx: self.credits.settle(tx, job_id=job_id, charged=charged))
-
-    async def release(self, job_id: int) -> None:
-        """Let the job's hold go."""
-        await self.db.write(lambda tx: self.credits.release(tx, job_id=job_id))
-
-
-def _job(job_id: int, price: int) -> Job:
-    return Job(
-        id=job_id,
-        guild_id=1,
-        user_id=7,
-        channel_id=3,
-        operation=Operation.IMG2IMG,
-        request="{}",
-        created_at=0,
-        price=price,
-    )
 
 
 @asynccontextmanager
 async def open_bank(folder: Path) -> AsyncIterator[Bank]:
-    """Open a bank; at the end its books add up, but for jobs that never began."""
+    """Open a bank; at the end its ledger is consistent, but for jobs that never began."""
     async with open_database(folder) as db:
         bank = Bank(db)
         yield bank
@@ -106,7 +55,7 @@ def test_prices_follow_samples_steps_and_size(samples: int, steps: int, pixels: 
 
 
 def test_each_backend_can_have_its_own_prices() -> None:
-    """An operator prices steps, size and samples, a backend of his own below a hosted one."""
+    """An operator prices steps, size and samples, a backend of their own below a hosted one."""
     own = Prices(per_sample=0, per_megapixel_step=0, per_step=0.1, per_megapixel=2)
     params = Img2ImgParams(prompt="x", seed=0, samples=2, num_inference_steps=25)
     assert own.of(params, MEGAPIXEL) == 2 * math.ceil(2.5 + 2)
@@ -114,35 +63,35 @@ def test_each_backend_can_have_its_own_prices() -> None:
 
 async def test_the_allowance_is_spent_before_the_balance(bank: Bank) -> None:
     """A member's lasting credits are touched only when the day's free ones are used up."""
-    await bank.credits.grant(bank.moderator(), user_id=7, amount=10)
+    await bank.grant(10)
     await bank.hold(1, 45)
     await bank.settle(1, 45)
-    wallet = await bank.credits.wallet(guild_id=1, user_id=7)
+    wallet = await bank.wallet()
     assert (wallet.allowance_left, wallet.balance, wallet.on_hold) == (0, 5, 0)
 
 
 async def test_a_hold_is_shown_until_it_is_settled(bank: Bank) -> None:
-    """A member sees what his waiting pictures keep aside."""
+    """A member sees what their waiting pictures hold."""
     await bank.hold(1, 12)
-    wallet = await bank.credits.wallet(guild_id=1, user_id=7)
+    wallet = await bank.wallet()
     assert (wallet.available, wallet.on_hold) == (28, 12)
 
 
 async def test_a_cheaper_job_gives_back_the_balance_first(bank: Bank) -> None:
     """What a job did not cost comes back where it lasts longest."""
-    await bank.credits.grant(bank.moderator(), user_id=7, amount=10)
+    await bank.grant(10)
     await bank.hold(1, 45)
     await bank.settle(1, 40)
-    wallet = await bank.credits.wallet(guild_id=1, user_id=7)
+    wallet = await bank.wallet()
     assert (wallet.allowance_left, wallet.balance) == (0, 10)
 
 
 async def test_a_failed_job_gives_back_all_that_it_held(bank: Bank) -> None:
     """A job held from allowance and balance gives both back, each to where it came from."""
-    await bank.credits.grant(bank.moderator(), user_id=7, amount=10)
+    await bank.grant(10)
     await bank.hold(1, 45)
     await bank.release(1)
-    wallet = await bank.credits.wallet(guild_id=1, user_id=7)
+    wallet = await bank.wallet()
     assert (wallet.allowance_left, wallet.balance, wallet.on_hold) == (40, 10, 0)
 
 
@@ -179,10 +128,10 @@ async def test_a_hold_over_midnight_comes_back_once(bank: Bank) -> None:
 
 
 async def test_too_little_is_refused_with_what_is_missing(bank: Bank) -> None:
-    """A member who can't pay is told the price, what he has, and when enough is back."""
+    """A member who can't pay is told the price, what they have, and when enough is back."""
     await bank.hold(1, 38)
     with pytest.raises(
-        NotEnoughCredits, match=r"That costs 4 credits and you have 2: 2 are missing\. Your daily"
+        NotEnoughCredits, match=r"That costs 4 credits, but you have 2\. Your daily allowance of 40 renews"
     ) as caught:
         await bank.hold(2, 4)
     assert caught.value.until == (bank.clock.time // DAY_S + 1) * DAY_S
@@ -198,7 +147,7 @@ async def test_what_waiting_would_not_bring_is_said(bank: Bank) -> None:
 
 async def test_a_hundred_presses_on_ten_credits_serve_ten(bank: Bank) -> None:
     """However many requests come at once, no more are accepted than are paid for."""
-    await bank.credits.set_allowance(bank.moderator(), user_id=7, allowance=10)
+    await bank.set_allowance(10)
     outcomes = await asyncio.gather(*(bank.hold(n, 1) for n in range(1, 101)), return_exceptions=True)
     assert sum(outcome is None for outcome in outcomes) == 10
     assert sum(isinstance(outcome, NotEnoughCredits) for outcome in outcomes) == 90
@@ -208,8 +157,8 @@ async def test_a_hundred_presses_on_ten_credits_serve_ten(bank: Bank) -> None:
 async def test_an_allowance_of_nothing_stops_a_member_at_once(bank: Bank) -> None:
     """A moderator who sets 0 need not wait for midnight."""
     assert await bank.available() == 40
-    change = await bank.credits.set_allowance(bank.moderator(), user_id=7, allowance=0)
-    assert (change.before, change.after) == (40, 0)
+    outcome = await bank.set_allowance(0)
+    assert [(c.before, c.after) for c in outcome.changes] == [(40, 0)]
     assert await bank.available() == 0
 
 
@@ -217,61 +166,63 @@ async def test_a_changed_allowance_counts_what_was_used_today(bank: Bank) -> Non
     """Raising or lowering a limit in the day moves what is left by the difference."""
     await bank.hold(1, 15)
     await bank.settle(1, 15)
-    await bank.credits.set_allowance(bank.moderator(), user_id=7, allowance=50)
+    await bank.set_allowance(50)
     assert await bank.available() == 35
-    await bank.credits.set_allowance(bank.moderator(), user_id=7, allowance=20)
+    await bank.set_allowance(20)
     assert await bank.available() == 5
-    await bank.credits.set_allowance(bank.moderator(), user_id=7, allowance=10)
+    await bank.set_allowance(10)
     assert await bank.available() == 0
 
 
 async def test_a_limit_that_falls_and_rises_again_gives_nothing_twice(bank: Bank) -> None:
-    """A member who spent his allowance can't refill it by losing a role or limit and getting it back."""
+    """A member who spent their allowance can't refill it by losing a role or limit and getting it back."""
     await bank.hold(1, 40)
     await bank.settle(1, 40)
     for allowance in (0, 40, 10, 40):
-        await bank.credits.set_allowance(bank.moderator(), user_id=7, allowance=allowance)
+        await bank.set_allowance(allowance)
         assert await bank.available() == 0
 
 
 async def test_the_servers_default_reaches_those_without_their_own(bank: Bank) -> None:
     """A server's allowance counts for everyone but members who were given their own."""
-    await bank.credits.set_allowance(bank.moderator(), user_id=8, allowance=5)
-    await bank.credits.set_default(bank.moderator(), allowance=100)
-    own = await bank.credits.wallet(guild_id=1, user_id=8)
-    elsewhere = await bank.credits.wallet(guild_id=2, user_id=7)
+    await bank.set_allowance(5, user_id=8)
+    await bank.perform(SetLimits(settings={"allowance": 100}))
+    own = await bank.wallet(8)
+    elsewhere = await bank.wallet(guild_id=2)
     assert (await bank.available(), own.available, elsewhere.available) == (100, 5, 40)
 
 
 async def test_a_grant_replayed_counts_once(bank: Bank) -> None:
     """Discord may deliver a moderator's command twice: the credits move once."""
     for _ in range(2):
-        await bank.credits.grant(bank.moderator(interaction_id=5), user_id=7, amount=10)
+        await bank.grant(10, actor=bank.actor(interaction_id=5))
     assert await bank.available() == 50
 
 
 async def test_taking_more_than_there_is_takes_what_there_is(bank: Bank) -> None:
     """A balance never goes below zero, whatever a moderator asks for."""
-    await bank.credits.grant(bank.moderator(), user_id=7, amount=10)
-    change = await bank.credits.take(bank.moderator(), user_id=7, amount=25)
-    assert (change.before, change.after) == (10, 0)
+    await bank.grant(10)
+    outcome = await bank.take(25)
+    assert [(c.before, c.after) for c in outcome.changes] == [(10, 0)]
 
 
 @pytest.mark.parametrize("amount", [-1, 0, 10**9])
 async def test_absurd_amounts_are_refused(bank: Bank, amount: int) -> None:
     """A slip of the finger does not become a fortune."""
     with pytest.raises(InvalidOption):
-        await bank.credits.grant(bank.moderator(), user_id=7, amount=amount)
+        await bank.grant(amount)
 
 
 async def test_each_act_is_on_record(bank: Bank) -> None:
     """Who changed what for whom, from what to what and why can be looked up."""
-    await bank.credits.grant(bank.moderator(), user_id=7, amount=10)
-    await bank.credits.set_allowance(bank.moderator(), user_id=7, allowance=3)
+    await bank.grant(10)
+    await bank.set_allowance(3)
     acts = await bank.db.read(
         lambda tx: [
             tuple(row)
-            for row in tx.execute("SELECT actor_id, target_id, action, before, after, reason FROM audit")
+            for row in tx.execute(
+                "SELECT actor_id, target_id, action, before, after, reason FROM audit_record"
+            )
         ]
     )
     assert acts == [(99, 7, "grant", 0, 10, "test"), (99, 7, "set", 40, 3, "test")]

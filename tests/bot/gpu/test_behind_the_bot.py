@@ -11,7 +11,7 @@ from PIL import Image
 
 from bot.backends.base import Progress
 from bot.backends.gpu_process import TINY, GpuProcess, free_port
-from bot.backends.gpu_server import Gpu
+from bot.backends.gpu_server import GpuServerBackend
 from bot.clock import SystemClock
 from bot.errors import BackendDown
 from bot.params import Img2ImgParams
@@ -28,10 +28,10 @@ def _process(folder: Path, port: int, model: str = TINY) -> GpuProcess:
     )
 
 
-def _gpu(folder: Path, model: str = TINY) -> Gpu:
+def _gpu(folder: Path, model: str = TINY) -> GpuServerBackend:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    return Gpu(url=url, clock=SystemClock(), process=_process(folder, port, model))
+    return GpuServerBackend(url=url, clock=SystemClock(), process=_process(folder, port, model))
 
 
 async def test_the_bot_starts_its_own_server(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ async def test_a_picture_goes_all_the_way(tmp_path: Path) -> None:
         await world.img2img(image=("in.png", a_picture((64, 64))), steps=3, samples=2)
         assert "AI-generated with Stable Diffusion 3 Medium" in texts(world.card)
         assert len(world.card.attachments) == 2
-        assert await world.books() == []
+        assert await world.ledger_faults() == []
 
 
 async def test_cancel_frees_the_engine(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from bot.errors import OperatorError
 from bot.gpu.key_file import open_keys
-from db.database import connect, open_database
+from db.database import connect
+from db.opening import open_database
 from tests.bot.gpu.key_ledger import faults
 
 

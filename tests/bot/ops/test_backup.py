@@ -14,9 +14,9 @@ import pytest
 from bot.errors import OperatorError
 from bot.ops.backup import back_up, restore
 from bot.pictures.store import PictureStore
-from db import jobs as rows
-from db import ledger
-from db.database import connect, open_database
+from db import jobs, ledger
+from db.database import connect
+from db.opening import open_database
 from tests.support.discord_wire import open_wire
 from tests.support.live_bot import Brush, living
 from tests.support.promises import check_promises
@@ -52,7 +52,7 @@ async def test_a_backup_of_a_running_bot_is_whole(tmp_path: Path) -> None:
             assert await db.read(ledger.reconcile) == []
             count = await db.read(lambda tx: tx.execute("SELECT count(*) FROM job").fetchone()[0])
             assert count == copied.jobs
-            wanted = await db.read(lambda tx: rows.kept_hashes(tx, since=0))
+            wanted = await db.read(lambda tx: jobs.hashes_to_keep(tx, since=0))
         store = PictureStore(tmp_path / f"again-{number}" / "pictures")
         assert all([await store.get(digest) for digest in wanted])
 

@@ -7,7 +7,8 @@ from pydantic import SecretStr
 
 from bot.ops.check import Finding, check_everything
 from bot.settings import bare_settings
-from db.database import connect, open_database
+from db.database import connect
+from db.opening import open_database
 from tests.support.provider import API_KEY, answer, error, running_provider
 
 
