@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import sys
 from pathlib import Path
@@ -117,6 +118,7 @@ def main() -> None:
         typer.echo(str(error), err=True)
         sys.exit(2)
     except (OSError, sqlite3.Error) as error:  # permissions, a full disk, a damaged file
+        logging.getLogger(__name__).debug("Failed", exc_info=error)
         typer.echo(f"{error}. Check the disk and the folder in IMG2IMG_DATA_DIR.", err=True)
         sys.exit(2)
 

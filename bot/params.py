@@ -51,8 +51,8 @@ SCHEDULERS: Final[tuple[str, ...]] = get_args(Scheduler)
 #: 0.18 at strength 0.7, against 0.88 for sgm_uniform) that little changes.
 GENTLE_SCHEDULERS: Final[frozenset[str]] = frozenset({"karras", "exponential"})
 
-PROMPT_CHARS_MAX: Final = 1000
-SEED_MAX: Final = 2**32 - 1
+PROMPT_CHARS_MAX: Final = 1000  # about the 256 tokens that the longest of the text encoders reads
+SEED_MAX: Final = 2**32 - 1  # the seed is an unsigned 32-bit integer
 DEFAULT_NEGATIVE_PROMPT: Final = "low quality,less details"
 
 

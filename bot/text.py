@@ -41,8 +41,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def listed(items: Sequence[str], conjunction: str = "and") -> str:
-    """Return "a", "a and b" or "a, b and c"."""
-    *others, last = items
+    """Return "a", "a and b" or "a, b and c"; nothing for no items."""
+    *others, last = items or ("",)
     return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 

@@ -35,8 +35,8 @@ from db.operations import Operation
 log = logging.getLogger(__name__)
 
 GAP_S: Final = 2.0  # lets what happens together share a message
-PROMPT_CHARS_LOGGED: Final = 400
-WHY_CHARS_MAX: Final = 300
+PROMPT_CHARS_LOGGED: Final = 400  # four entries or more fit into one message
+WHY_CHARS_MAX: Final = 300  # enough for what is wrong with a picture; it is shown on one line
 MODAL_TIMEOUT_S: Final = 900  # as long as its token lives
 _ABOUT_JOBS: Final = (JobQueued, JobRendered, JobFailed, JobCancelled)
 

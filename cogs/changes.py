@@ -12,8 +12,8 @@ from bot.text import SETTING_LABELS, exact_duration_text, megapixels_text
 from db.audit_records import AuditRecord
 
 TEXT_CHARS_MAX: Final = 1_900  # Discord allows 2,000 a message; the rest is for the lines around
-REASON_CHARS_LISTED: Final = 60
-DETAIL_CHARS_LISTED: Final = 200
+REASON_CHARS_LISTED: Final = 60  # keeps a record on two lines of a phone
+DETAIL_CHARS_LISTED: Final = 200  # as much again for what it changed
 CHANGES_LISTED: Final = 15  # a reset for everyone may change hundreds of members
 
 #: What each kind of action is called, those of earlier versions included.

@@ -24,7 +24,7 @@ from cogs.changes import REASON_CHARS_LISTED
 from db.ledger import LedgerEntry
 
 ACCOUNT_COLOUR: Final = 0x5865F2
-ENTRIES_LISTED: Final = 5
+ENTRIES_LISTED: Final = 5  # the last day of most members; more would push the balance off a phone
 
 
 class Credits(commands.Cog):

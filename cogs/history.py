@@ -20,7 +20,7 @@ from cogs.delivery import pictures_of, result_layout
 from db.operations import Operation
 
 HISTORY_COLOUR: Final = 0x5865F2
-PROMPT_CHARS_LISTED: Final = 80
+PROMPT_CHARS_LISTED: Final = 80  # one or two lines beside the button
 
 
 class History(commands.Cog):

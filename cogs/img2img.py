@@ -12,7 +12,7 @@ from discord.ext import commands
 from bot.gateway.buttons import JobButton
 from bot.gateway.client import Img2ImgBot
 from bot.gateway.modals import GuardedModal
-from bot.jobs.inputs import Source
+from bot.jobs.inputs import PictureSource
 from bot.jobs.service import VARIATION_STRENGTHS
 from bot.params import PROMPT_CHARS_MAX, Img2ImgParams
 from cogs.actors import person_of, request_of
@@ -109,7 +109,7 @@ class Img2Img(commands.Cog):
         self,
         interaction: discord.Interaction[Any],
         params: Img2ImgParams,
-        source: Source,
+        source: PictureSource,
         *,
         private: bool | None = None,
     ) -> None:
@@ -145,7 +145,7 @@ class Img2Img(commands.Cog):
 class _AskModal(GuardedModal):
     """Asks what to make of a message's picture."""
 
-    def __init__(self, cog: Img2Img, source: Source) -> None:
+    def __init__(self, cog: Img2Img, source: PictureSource) -> None:
         super().__init__(title="Use in img2img", timeout=MODAL_TIMEOUT_S)
         self._cog = cog
         self._source = source

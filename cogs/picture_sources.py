@@ -8,15 +8,15 @@ from typing import Any
 import discord
 
 from bot.errors import UnusablePicture
-from bot.jobs.inputs import Source
+from bot.jobs.inputs import PictureSource
 
 
-def from_attachment(attachment: discord.Attachment) -> Source:
+def from_attachment(attachment: discord.Attachment) -> PictureSource:
     """Return the attachment as a source; the size that Discord reports is checked later."""
-    return Source(attachment.url, attachment.size, attachment.width, attachment.height)
+    return PictureSource(attachment.url, attachment.size, attachment.width, attachment.height)
 
 
-def from_message(message: discord.Message) -> Source:
+def from_message(message: discord.Message) -> PictureSource:
     """Return the first picture of a message: of its attachments, then its components, then its embeds.
 
     Raises `UnusablePicture` if there is none.
@@ -27,7 +27,7 @@ def from_message(message: discord.Message) -> Source:
     return source
 
 
-def _pictures(message: discord.Message) -> Iterator[Source]:
+def _pictures(message: discord.Message) -> Iterator[PictureSource]:
     for attachment in message.attachments:
         if _may_be_picture(attachment.content_type):
             yield from_attachment(attachment)
@@ -37,10 +37,10 @@ def _pictures(message: discord.Message) -> Iterator[Source]:
     for embed in message.embeds:
         for media in (embed.image, embed.thumbnail):
             if media.proxy_url or media.url:
-                yield Source(str(media.proxy_url or media.url), None, media.width, media.height)
+                yield PictureSource(str(media.proxy_url or media.url), None, media.width, media.height)
 
 
-def _in_component(component: Any) -> Iterator[Source]:
+def _in_component(component: Any) -> Iterator[PictureSource]:
     if isinstance(component, discord.MediaGalleryComponent):
         shown = [item.media for item in component.items]
     elif isinstance(component, (discord.ThumbnailComponent, discord.FileComponent)):
@@ -59,7 +59,7 @@ def _may_be_picture(content_type: str | None) -> bool:
     return (content_type or "image/").startswith("image/")
 
 
-def _from_media(media: discord.UnfurledMediaItem) -> Source:
+def _from_media(media: discord.UnfurledMediaItem) -> PictureSource:
     # Only what was uploaded is at Discord's own address; for anything else, Discord has a proxy.
     is_upload = media.attachment_id is not None or not media.proxy_url
-    return Source(str(media.url if is_upload else media.proxy_url), None, media.width, media.height)
+    return PictureSource(str(media.url if is_upload else media.proxy_url), None, media.width, media.height)

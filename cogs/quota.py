@@ -26,10 +26,10 @@ from cogs.outcomes import Reason, outcome_text, perform
 from cogs.tables import accounts_csv, records_csv
 from db.operations import Operation
 
-RECORDS_LISTED: Final = 12
+RECORDS_LISTED: Final = 12  # what fits into one message with reasons
 RECORDS_EXPORTED: Final = 20_000  # about 3 MB, within Discord's limit for a file
-BOARD_DAYS: Final = 30
-BOARD_LINES: Final = 10
+BOARD_DAYS: Final = 30  # a month of activity; older members who left would fill the list
+BOARD_LINES: Final = 10  # a top ten
 
 Amount = app_commands.Range[int, 1, AMOUNT_MAX]
 Allowance = app_commands.Range[int, 0, AMOUNT_MAX]

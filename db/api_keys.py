@@ -1,20 +1,19 @@
-"""SQL of a file of API keys: the keys themselves, and the pending charges of their budgets.
+"""The GPU server's API keys, in a file of their own that has the bot's ledger for their budgets.
 
-Such a file has the bot's whole schema, so that one migration of the ledger serves both and
-`ledger.reconcile` finds the tables it looks at; those for Discord stay empty.
+Functions take the connection of a running unit (see `Database.write`).
 """
 
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from db.database import DatabaseUnusable
-from db.migrate import migrate
 
-#: "i2k" and a version, in SQLite's header: distinguishes a file of keys from the bot's own database.
-_APPLICATION_ID: Final = 0x69326B01
+#: "i2k" and a version, in SQLite's header: tells a file of keys from the bot's own database.
+APPLICATION_ID: Final = 0x69326B01
 
 #: Each statement does nothing if another process has run it already.
 _SCHEMA: Final = (
@@ -33,61 +32,61 @@ _SCHEMA: Final = (
 )
 
 
-def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables in an empty file, or bring a file of keys up to date.
+@dataclass(frozen=True, slots=True)
+class NewApiKey:
+    """A key to be stored: `hash` is of `salt` and secret; `created_at` in seconds since 1970."""
 
-    Raises `DatabaseUnusable` if the file is something else, or newer than this program.
-    """
+    name: str
+    handle: str
+    salt: bytes
+    hash: bytes
+    created_at: float
+
+
+def claim_file(connection: sqlite3.Connection, path: Path) -> None:
+    """Mark an empty file as a file of keys. Raises `DatabaseUnusable` for one that is something else."""
     if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    elif connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    elif connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise DatabaseUnusable(f"{path} is not a file of keys.")
-    migrate(connection, path)
+
+
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Create what a file of keys has beside the bot's schema."""
     for statement in _SCHEMA:
         connection.execute(statement)
 
 
-def insert(
-    tx: sqlite3.Connection, *, name: str, handle: str, salt: bytes, secret_hash: bytes, now: float
-) -> int:
-    """Store a key and return its id. Raises `sqlite3.IntegrityError` for a name taken, empty or too long."""
-    query = "INSERT INTO api_key (name, handle, salt, hash, created_at) VALUES (?, ?, ?, ?, ?) RETURNING id"
-    key_id: int = tx.execute(query, (name, handle, salt, secret_hash, now)).fetchone()[0]
-    return key_id
+def insert(tx: sqlite3.Connection, key: NewApiKey) -> int:
+    """Store a key and return its id. Raises `sqlite3.IntegrityError` for a name that can't be."""
+    inserted = tx.execute(
+        "INSERT INTO api_key (name, handle, salt, hash, created_at)"
+        " VALUES (:name, :handle, :salt, :hash, :created_at)",
+        asdict(key),
+    )
+    return inserted.lastrowid or 0
 
 
 def revoke(tx: sqlite3.Connection, name: str, *, now: float) -> bool:
-    """Revoke the active key called `name`; return whether there was one."""
+    """Revoke a key; False if no active one has that name."""
     query = "UPDATE api_key SET revoked_at = ? WHERE name = ? AND revoked_at IS NULL"
     return tx.execute(query, (now, name)).rowcount == 1
 
 
 def list_all(tx: sqlite3.Connection) -> list[tuple[int, str, bool]]:
-    """Return (id, name, revoked) of every key, by name."""
+    """Return id, name and whether it is revoked of every key, by name."""
     rows = tx.execute("SELECT id, name, revoked_at IS NOT NULL FROM api_key ORDER BY name")
     return [(key_id, name, bool(revoked)) for key_id, name, revoked in rows]
 
 
 def has_active(tx: sqlite3.Connection) -> bool:
     """Return whether any key is active."""
-    query = "SELECT EXISTS (SELECT 1 FROM api_key WHERE revoked_at IS NULL)"
-    return bool(tx.execute(query).fetchone()[0])
+    found = tx.execute("SELECT EXISTS (SELECT 1 FROM api_key WHERE revoked_at IS NULL)").fetchone()
+    return bool(found[0])
 
 
 def find_active(tx: sqlite3.Connection, handle: str) -> tuple[int, bytes, bytes] | None:
-    """Return (id, salt, hash) of the active key with this handle, or None."""
+    """Return id, salt and hash of the active key with this handle."""
     query = "SELECT id, salt, hash FROM api_key WHERE handle = ? AND revoked_at IS NULL"
     row = tx.execute(query, (handle,)).fetchone()
     return tuple(row) if row else None
-
-
-def is_pending(tx: sqlite3.Connection, transfer_id: str) -> bool:
-    """Return whether a transfer is held and not settled yet."""
-    query = "SELECT 1 FROM transfer WHERE id = ? AND state = 'pending'"
-    return tx.execute(query, (transfer_id,)).fetchone() is not None
-
-
-def pending_before(tx: sqlite3.Connection, created_at: float) -> list[str]:
-    """Return the ids of transfers that were held before `created_at` and are not settled."""
-    query = "SELECT id FROM transfer WHERE state = 'pending' AND created_at < ?"
-    return [row["id"] for row in tx.execute(query, (created_at,))]

@@ -16,7 +16,7 @@ from db.operations import Operation
 Cancellable = Literal["queued", "sending"]
 State = Literal["queued", "sending", "rendered", "delivered", "undeliverable", "failed", "cancelled"]
 
-ATTEMPTS_MAX: Final = 2
+ATTEMPTS_MAX: Final = 2  # one retry: each costs the operator a picture that may have been made already
 #: SQLite's integers end here, Discord's ids far before: what is beyond was forged.
 ID_END: Final = 2**63
 
@@ -258,6 +258,11 @@ def count_open(tx: sqlite3.Connection, *, guild_id: int, user_id: int) -> int:
         (guild_id, user_id),
     ).fetchone()
     return int(row[0])
+
+
+def count_all(tx: sqlite3.Connection) -> int:
+    """Return how many jobs are stored."""
+    return int(tx.execute("SELECT count(*) FROM job").fetchone()[0])
 
 
 def last_accepted_at(tx: sqlite3.Connection, *, guild_id: int, user_id: int) -> float | None:

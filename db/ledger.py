@@ -158,6 +158,18 @@ def transfers_of_job(tx: sqlite3.Connection, job_id: int) -> list[Transfer]:
     return [Transfer(**dict(row)) for row in rows]
 
 
+def is_pending(tx: sqlite3.Connection, transfer_id: str) -> bool:
+    """Return whether the transfer is a hold that was neither posted nor voided."""
+    query = "SELECT 1 FROM transfer WHERE id = ? AND state = 'pending'"
+    return tx.execute(query, (transfer_id,)).fetchone() is not None
+
+
+def pending_before(tx: sqlite3.Connection, at: float) -> list[str]:
+    """Return the ids of the holds from before that time (seconds since 1970) that are still pending."""
+    rows = tx.execute("SELECT id FROM transfer WHERE state = 'pending' AND created_at < ?", (at,))
+    return [row["id"] for row in rows]
+
+
 def reconcile(tx: sqlite3.Connection) -> list[str]:
     """Recompute the ledger from its transfers; return one sentence for each inconsistency."""
     faults = []

@@ -144,6 +144,7 @@ GPU_SERVER_IMPORTS = {
     "db.api_keys",
     "db.database",
     "db.ledger",
+    "db.migrate",
 }
 
 

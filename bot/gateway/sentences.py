@@ -20,7 +20,7 @@ NO_DISK: Final = (
 NOT_IN_A_SERVER: Final = "That works only in a server, not in a direct message."
 NOT_A_MEMBER: Final = "They aren't a member of this server any more; please pick somebody who is."
 NAMES_LISTED: Final = 5  # roles or channels: more would hide what to do
-WORD_CHARS_MAX: Final = 100
+WORD_CHARS_MAX: Final = 100  # as long as a blocked word can be
 #: Repeated in a sentence as it is; anything else could be markup, or an object's repr.
 _HARMLESS: Final = re.compile(r"[\w .+-]{1,50}")
 

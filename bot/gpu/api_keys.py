@@ -17,8 +17,9 @@ from typing import Final
 from bot.clock import Clock
 from bot.errors import NotAllowed, NotEnoughCredits, OperatorError
 from db import api_keys, ledger
+from db.api_keys import NewApiKey
 from db.database import Database
-from db.ledger import InsufficientCredits, NewTransfer
+from db.ledger import NewTransfer
 
 #: A picture of 16 x 16 pixels in one step still costs a whole unit.
 UNITS_PER_CREDIT: Final = 1000
@@ -66,16 +67,10 @@ class ApiKeys:
         if not 1 / UNITS_PER_CREDIT <= credits_given <= _CREDITS_MAX:
             raise OperatorError(f"A budget is at least 0.001 and at most {_CREDITS_MAX} credits.")
         handle, secret, salt = secrets.token_hex(4), secrets.token_urlsafe(32), secrets.token_bytes(16)
-        now = self._clock.now()
-
-        def insert(tx: sqlite3.Connection) -> None:
-            key_id = api_keys.insert(
-                tx, name=name, handle=handle, salt=salt, secret_hash=_hash(salt, secret), now=now
-            )
-            _give_budget(tx, key_id, units=round(credits_given * UNITS_PER_CREDIT), now=now)
-
+        key = NewApiKey(name, handle, salt, _hash(salt, secret), self._clock.now())
+        units = round(credits_given * UNITS_PER_CREDIT)
         try:
-            await self._database.write(insert)
+            await self._database.write(lambda tx: _insert_key(tx, key, units=units))
         except sqlite3.IntegrityError as error:
             raise OperatorError(
                 f"{name!r} can't be the name of a new key: it is taken, empty or too long."
@@ -133,21 +128,18 @@ class ApiKeys:
         return await self._database.write(lambda tx: _void_orphans(tx, now))
 
 
-def _give_budget(tx: sqlite3.Connection, key_id: int, *, units: int, now: float) -> None:
-    mint = ledger.get_or_create_account(tx, kind="mint")
-    account = ledger.get_or_create_account(tx, kind="user", user_id=key_id)
-    ledger.move(
-        tx,
-        NewTransfer(
-            id=f"budget:{key_id}",
-            src=mint.id,
-            dst=account.id,
-            amount=units,
-            actor_id=_OPERATOR,
-            reason="budget",
-            now=now,
-        ),
+def _insert_key(tx: sqlite3.Connection, key: NewApiKey, *, units: int) -> None:
+    key_id = api_keys.insert(tx, key)
+    budget = NewTransfer(
+        id=f"budget:{key_id}",
+        src=ledger.get_or_create_account(tx, kind="mint").id,
+        dst=ledger.get_or_create_account(tx, kind="user", user_id=key_id).id,
+        amount=units,
+        actor_id=_OPERATOR,
+        reason="budget",
+        now=key.created_at,
     )
+    ledger.move(tx, budget)
 
 
 def _list_all(tx: sqlite3.Connection) -> list[ApiKey]:
@@ -173,7 +165,7 @@ def _hold_charge(tx: sqlite3.Connection, *, key_id: int, request_id: str, units:
     )
     try:
         ledger.hold(tx, transfer)
-    except InsufficientCredits as error:
+    except ledger.InsufficientCredits as error:
         left = _available_units(tx, key_id) / UNITS_PER_CREDIT
         sentence = f"Not enough credits: this costs {units / UNITS_PER_CREDIT:g}, the key has {left:g} left."
         raise NotEnoughCredits(sentence) from error
@@ -186,7 +178,7 @@ def _transfer_id(request_id: str) -> str:
 
 def _settle_hold(tx: sqlite3.Connection, charge: Charge, *, made: bool, now: float) -> None:
     transfer_id = _transfer_id(charge.request_id)
-    if not api_keys.is_pending(tx, transfer_id):
+    if not ledger.is_pending(tx, transfer_id):
         return
     if made:
         ledger.post(tx, transfer_id=transfer_id, charged=charge.units, now=now)
@@ -195,7 +187,7 @@ def _settle_hold(tx: sqlite3.Connection, charge: Charge, *, made: bool, now: flo
 
 
 def _void_orphans(tx: sqlite3.Connection, now: float) -> int:
-    orphans = api_keys.pending_before(tx, now - ORPHANED_AFTER_S)
+    orphans = ledger.pending_before(tx, now - ORPHANED_AFTER_S)
     for transfer_id in orphans:
         ledger.void(tx, transfer_id=transfer_id, now=now)
     return len(orphans)

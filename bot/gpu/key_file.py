@@ -1,6 +1,7 @@
 """The file that API keys are kept in: opened, made if missing, refused if it is something else.
 
-Several servers may share one file.
+It has the bot's whole schema, so that one migration of the ledger serves both and `ledger.reconcile`
+finds the tables it looks at; those for Discord stay empty. Several servers may share one file.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from bot.errors import OperatorError
 from bot.gpu.api_keys import ApiKeys
 from db import api_keys
 from db.database import DatabaseUnusable, connect, open_file
+from db.migrate import migrate
 
 #: Other servers hold the lock only while they make the file, for well under a second.
 _LOCKED_S_MAX: Final = 10.0
@@ -70,7 +72,9 @@ def _connect(path: Path) -> sqlite3.Connection:
         pass
     connection = connect(path)
     try:
-        api_keys.prepare(connection, path)
+        api_keys.claim_file(connection, path)
+        migrate(connection, path)
+        api_keys.create_tables(connection)
     except BaseException:
         connection.close()
         raise

@@ -108,7 +108,7 @@ class Dispatcher:
     async def _announce(self, job: Job) -> None:
         if job.state == "rendered":
             self._events.emit(JobRendered(job.id))
-        elif job.state == "queued" and self._queue.place(job.id) is not None:
+        elif job.state == "queued" and self._queue.position(job.id) is not None:
             self._events.emit(JobQueued(job.id, is_new=False))
 
     async def drain(self, grace_s: float) -> None:
@@ -155,7 +155,7 @@ class Dispatcher:
 
     def queue_status(self, job_id: int) -> QueueStatus:
         """Return the job's position and the wait that is expected."""
-        position, now = self._queue.place(job_id), self._clock.now()
+        position, now = self._queue.position(job_id), self._clock.now()
         wait_s = self._router.expected_wait_s(position or 1, now)
         return QueueStatus(position, wait_s, is_paused=self._router.is_out_of_credits(now))
 

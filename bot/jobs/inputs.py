@@ -13,8 +13,8 @@ from typing import Final
 
 from bot.credits.limits import Limits
 from bot.errors import BotError, UnusablePicture, UserError
-from bot.pictures.child import AREA_MAX, SIDE_MAX, SIDE_MIN, SIDE_STEP, fitted_size
-from bot.pictures.pool import INPUT_BYTES_MAX, PicturePool
+from bot.pictures.pool import PicturePool
+from bot.pictures.sizes import AREA_MAX, INPUT_BYTES_MAX, SIDE_MAX, SIDE_MIN, SIDE_STEP, fitted_size
 from bot.pictures.store import PictureStore
 from db import jobs
 from db.database import Database
@@ -27,7 +27,7 @@ FETCH_TIMEOUT_S: Final = 30  # Discord's CDN answers in well under a second
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PictureSource:
     """A picture on Discord: its address, and what Discord says of it (bytes and pixels, None: unknown)."""
 
     url: str

@@ -15,7 +15,7 @@ from bot.credits.service import CreditService
 from bot.errors import AlreadyAsked, JobGone, NotAllowed, Paused, PromptBlocked
 from bot.jobs.dispatcher import Dispatcher
 from bot.jobs.fair_queue import FairQueue
-from bot.jobs.inputs import Source, check_size, is_normal_size, normal_pixels
+from bot.jobs.inputs import PictureSource, check_size, is_normal_size, normal_pixels
 from bot.jobs.records import JobRecords
 from bot.moderation.blocklist import find_blocked
 from bot.params import Img2ImgParams, random_seed
@@ -92,7 +92,7 @@ class JobService:
         """Let this reason no longer stand against new jobs."""
         self._pauses.discard(reason)
 
-    async def submit(self, request: RequestContext, params: Img2ImgParams, source: Source) -> Job:
+    async def submit(self, request: RequestContext, params: Img2ImgParams, source: PictureSource) -> Job:
         """Accept a job: its credits held and its row durable when this returns.
 
         Raises `UserError`: nothing was stored and nothing is owed.

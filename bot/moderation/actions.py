@@ -17,7 +17,7 @@ from bot.actors import Actor, Permission
 from bot.credits.allowance import DailyAllowance
 from bot.credits.limits import Limits
 from bot.errors import InvalidOption
-from bot.moderation.blocklist import checked, plain_text
+from bot.moderation.blocklist import plain_text, validate_entry
 from bot.moderation.changes import Change, Changes
 from db import audit_log, guilds, members
 from db.guilds import BlockedText, RoleRule
@@ -207,7 +207,7 @@ class BlockText(ModerationAction):
         """Add it to the blocklist."""
         guild_id = context.actor.guild_id
         known = guilds.blocked_texts(tx, guild_id)
-        entry = checked(self.text_kind, self.text, known, adult_ok=self.adult_ok)
+        entry = validate_entry(self.text_kind, self.text, known, adult_ok=self.adult_ok)
         guilds.save_blocked_text(tx, guild_id=guild_id, entry=entry)
         old = next((e for e in known if (e.kind, e.text) == (entry.kind, entry.text)), None)
         return (Change("blocked_text", _strictness(old), _strictness(entry), entry.text),)

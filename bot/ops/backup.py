@@ -19,10 +19,11 @@ from typing import Final
 
 from bot.clock import DAY_S
 from bot.errors import OperatorError
+from bot.runtime.durable_files import replace_durably, sync_file, write_private
 from bot.text import counted
-from db import jobs, ledger
+from db import file_copies, jobs, meta
 from db.database import DatabaseUnusable, connect
-from db.opening import APPLICATION_ID, FolderLock
+from db.opening import FolderLock
 
 DATABASE: Final = "bot.sqlite3"
 IDENTITY: Final = "identity"
@@ -85,8 +86,7 @@ def _check_is_ours(path: Path) -> None:
     if not path.is_file():
         raise OperatorError(f"There is no database {path}; please name the folder that contains it.")
     try:
-        with closing(_open(path)) as connection:
-            ours = connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+        ours = file_copies.is_ours(path)
     except sqlite3.Error as error:
         raise OperatorError(f"The database {path} can't be read ({error}); use an older backup.") from error
     if not ours:
@@ -101,8 +101,8 @@ def _set_aside(data: Path) -> None:
     """
     # Without its log the old database would lose commits if the restore were interrupted here, so
     # they are moved into the file first. A damaged database can't do that; it is replaced anyway.
-    with suppress(sqlite3.Error), closing(_open(data / DATABASE)) as old:
-        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with suppress(sqlite3.Error):
+        file_copies.move_log_into_file(data / DATABASE)
     aside = data / time.strftime("before-restore-%Y%m%dT%H%M%SZ", time.gmtime())
     aside.mkdir(mode=0o700)
     os.link(data / DATABASE, aside / DATABASE)
@@ -121,24 +121,15 @@ def _copy(source: Path, target: Path, *, since: float, keep_old: bool = False) -
     if keep_old and (target / DATABASE).exists():
         _set_aside(target)
     _write(target / IDENTITY, identity.encode())
-    fresh.replace(target / DATABASE)
-    _sync_folder(target)
+    replace_durably(fresh, target / DATABASE)
     return Copied(count, len(sizes), sum(sizes))
 
 
 def _copy_database(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
-    with closing(_open(source)) as original, closing(sqlite3.connect(target)) as copy:
-        original.backup(copy)
-        # Without a write-ahead log: the file alone is renamed, so it must be complete.
-        copy.execute("PRAGMA journal_mode = DELETE")
+    file_copies.copy_database(source, target)
     target.chmod(0o600)
-    _sync(target)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """Open an existing database; never create one."""
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)
+    sync_file(target)
 
 
 def _verify(path: Path, *, since: float) -> tuple[set[str], int]:
@@ -147,24 +138,18 @@ def _verify(path: Path, *, since: float) -> tuple[set[str], int]:
     Raises `OperatorError` if the file is damaged or its ledger is inconsistent.
     """
     with closing(connect(path, read_only=True)) as connection:
-        faults = [row[0] for row in connection.execute("PRAGMA integrity_check(3)") if row[0] != "ok"]
-        faults += [
-            f"row {row[1]} of {row[0]} refers to a missing row"
-            for row in connection.execute("PRAGMA foreign_key_check")
-        ]
-        faults = faults or ledger.reconcile(connection)
+        faults = file_copies.faults_of(connection)
         if faults:
             raise OperatorError(
                 f"The copied ledger is inconsistent ({faults[0]});"
                 " keep your older backups and run `img2img-bot check`."
             )
-        count = connection.execute("SELECT count(*) FROM job").fetchone()[0]
-        return jobs.hashes_to_keep(connection, since=since), count
+        return jobs.hashes_to_keep(connection, since=since), jobs.count_all(connection)
 
 
 def _identity(path: Path) -> str:
     with closing(connect(path, read_only=True)) as connection:
-        return str(connection.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()[0])
+        return meta.get_value(connection, "identity") or ""
 
 
 def _copy_picture(source: Path, target: Path, digest: str) -> int:
@@ -191,22 +176,5 @@ def _read_picture(path: Path, digest: str) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     fresh = path.with_name(path.name + _NEW)
-    with open(fresh, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_private(fresh, data)
+    replace_durably(fresh, path)

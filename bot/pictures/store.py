@@ -1,8 +1,8 @@
 """Pictures on disk, each under the SHA-256 of its bytes: durable once stored, checked when read.
 
 `<root>/ab/abcdef…` holds the picture whose digest is `abcdef…`. A file appears
-whole or not at all: it is written beside its place, fsynced, renamed, and the
-folder's entry fsynced too. All work is done in threads. One process at a time
+whole or not at all: it is written under another name, fsynced, renamed, and its
+folder fsynced too. All work is done in threads. One process at a time
 owns a store.
 """
 
@@ -11,16 +11,19 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-import os
 import re
 import secrets
 import threading
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from bot.errors import JobGone, OperatorError
+from bot.runtime.durable_files import sync_folder, write_private
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY: Final = ".tmp"
@@ -28,17 +31,17 @@ _TEMPORARY: Final = ".tmp"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _NO_ROOM: Final = (
-    "The bot's disk is full, so the picture could not be kept; please tell whoever runs the bot."
+    "The bot's disk is full, so the picture couldn't be stored; please tell whoever runs the bot."
 )
-_NO_DISK: Final = "The bot can't get at its stored pictures; please tell whoever runs the bot."
+_NO_DISK: Final = "The bot can't access its stored pictures; please tell whoever runs the bot."
 
 
 class PictureStore:
-    """Pictures under `root`, which is made when the first one comes."""
+    """Pictures under `root`, which is created with the first one."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
-        # Between a sweep's look at a file's age and its removal, no put may renew that file.
+        # Between a sweep's look at a file's age and the file's removal, no put may renew it.
         self._lock = threading.Lock()
         self._writing: set[Path] = set()
         self._durable: set[Path] = set()
@@ -46,12 +49,12 @@ class PictureStore:
     async def put(self, data: bytes) -> str:
         """Store `data` and return its digest, 64 hexadecimal digits; once returned, it survives a power cut.
 
-        Storing the same again renews the file: its age counts from now, damage is mended.
+        Storing the same again renews the file: its age counts from now, damage is repaired.
 
         Raises:
             OperatorError: the disk is full, or can't be written; nothing is left behind.
         """
-        return await asyncio.to_thread(self._put, data)
+        return await _in_thread(self._put, data)
 
     async def get(self, digest: str) -> bytes:
         """Return the picture stored as `digest`.
@@ -60,28 +63,28 @@ class PictureStore:
             JobGone: there is none, or its file is damaged.
             OperatorError: the disk can't be read.
         """
-        return await asyncio.to_thread(self._get, digest)
+        return await _in_thread(self._get, digest)
 
     async def delete(self, digest: str) -> bool:
-        """Remove the picture stored as `digest` for good and tell whether there was one.
+        """Remove the picture stored as `digest` for good and return whether there was one.
 
         Raises:
             JobGone: `digest` is no digest.
             OperatorError: the disk can't be written.
         """
-        return await asyncio.to_thread(self._delete, digest)
+        return await _in_thread(self._delete, digest)
 
     async def sweep(self, *, keep: Container[str], older_than_s: float, now: float) -> int:
         """Remove all pictures not in `keep` that were stored `older_than_s` seconds before `now` or earlier.
 
-        `now` is in seconds since 1970, as the file system's own clock tells them; `keep` is read in a
-        thread and must not change meanwhile. What a crash left half written goes too. Returns how
-        many pictures were removed.
+        `now` is in seconds since 1970, by the file system's own clock; `keep` is read in a thread
+        and must not change meanwhile. Half-written files that a crash left are removed too.
+        Returns how many pictures were removed.
 
         Raises:
             OperatorError: the disk can't be read or written.
         """
-        return await asyncio.to_thread(self._sweep, keep, now - older_than_s)
+        return await _in_thread(self._sweep, keep, now - older_than_s)
 
     def _path(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):
@@ -95,12 +98,10 @@ class PictureStore:
         self._writing.add(temporary)
         try:
             self._make_folder(path.parent)
-            _write(temporary, data)
+            write_private(temporary, data)
             with self._lock:
                 temporary.replace(path)
-            _sync_folder(path.parent)
-        except OSError as error:
-            raise _operator_error(error) from error
+            sync_folder(path.parent)
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -112,8 +113,6 @@ class PictureStore:
             data = self._path(digest).read_bytes()
         except FileNotFoundError as error:
             raise JobGone(detail=f"no picture {digest}") from error
-        except OSError as error:
-            raise _operator_error(error) from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise JobGone(detail=f"picture {digest} is damaged on disk")
         return data
@@ -122,23 +121,18 @@ class PictureStore:
         path = self._path(digest)
         try:
             path.unlink()
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except FileNotFoundError:
             return False
-        except OSError as error:
-            raise _operator_error(error) from error
         return True
 
     def _sweep(self, keep: Container[str], stored_until: float) -> int:
         removed = 0
-        try:
-            for path in self._files():
-                if path.name.endswith(_TEMPORARY):
-                    self._remove_leftover(path)
-                elif _DIGEST.fullmatch(path.name) and path.name not in keep:
-                    removed += self._remove_old(path, stored_until)
-        except OSError as error:
-            raise _operator_error(error) from error
+        for path in self._files():
+            if path.name.endswith(_TEMPORARY):
+                self._remove_leftover(path)
+            elif _DIGEST.fullmatch(path.name) and path.name not in keep:
+                removed += self._remove_old(path, stored_until)
         return removed
 
     def _files(self) -> Iterator[Path]:
@@ -161,8 +155,8 @@ class PictureStore:
     def _make_folder(self, folder: Path) -> None:
         """Make `folder` and those above it, and have their entries survive a power cut.
 
-        The store's own folders are synced once a process even if they exist: whoever
-        made them may have died before that.
+        The store's own folders are synced once a process even if they exist: the process
+        that made them may have died before it synced them.
         """
         if folder in self._durable and folder.is_dir():
             return
@@ -171,29 +165,14 @@ class PictureStore:
             return
         self._make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
         if ours:
             self._durable.add(folder)
 
 
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "xb", opener=_private) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `work` in a thread; what the disk refuses is an `OperatorError`."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _operator_error(error: OSError) -> OperatorError:
-    return OperatorError(_NO_ROOM if error.errno in _FULL else _NO_DISK, detail=str(error))
+        return await asyncio.to_thread(work, *args, **kwargs)
+    except OSError as error:
+        raise OperatorError(_NO_ROOM if error.errno in _FULL else _NO_DISK, detail=str(error)) from error

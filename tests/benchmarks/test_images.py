@@ -7,7 +7,8 @@ from contextlib import aclosing
 import pytest
 from PIL import Image
 
-from bot.pictures.pool import INPUT_BYTES_MAX, PicturePool
+from bot.pictures.pool import PicturePool
+from bot.pictures.sizes import INPUT_BYTES_MAX
 from tests.benchmarks.heartbeat import heartbeat
 from tests.support import pictures
 from tests.support.pictures import encoded

@@ -13,7 +13,7 @@ from bot.actors import Person
 from bot.app import App, open_app
 from bot.clock import SystemClock
 from bot.events import Event, JobRendered
-from bot.jobs.inputs import Source
+from bot.jobs.inputs import PictureSource
 from bot.jobs.service import RequestContext
 from bot.params import Img2ImgParams
 from bot.settings import bare_settings
@@ -67,5 +67,5 @@ async def _submit(app: App, number: int) -> float:
         token_expires_at=0,
     )
     params = Img2ImgParams(prompt="a harbour", seed=number)
-    await app.jobs.submit(request, params, Source("https://cdn.discordapp.com/x.jpg"))
+    await app.jobs.submit(request, params, PictureSource("https://cdn.discordapp.com/x.jpg"))
     return time.perf_counter() - began

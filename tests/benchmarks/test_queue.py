@@ -60,15 +60,15 @@ def test_push_pop_done_at_ten_thousand_guilds(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("guilds", [10, 1000])
-def test_places_with_two_thousand_waiting(guilds: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """With 2,000 jobs waiting: the place of a newcomer, and everyone's after one was taken."""
+def test_positions_with_two_thousand_waiting(guilds: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """With 2,000 jobs waiting: the position of a newcomer, and everyone's after one was taken."""
     queue = _waiting(2000, guilds=guilds)
     first_us = _per_call_us(lambda _: queue.order(), 1)
-    again_us = _per_call_us(queue.place, 2000)
+    again_us = _per_call_us(queue.position, 2000)
 
     def ask(k: int) -> None:
         queue.push(Ticket(10_000 + k, k % guilds, k % guilds * 10, 20))
-        queue.place(10_000 + k)
+        queue.position(10_000 + k)
         queue.remove(10_000 + k)
 
     def take(_: int) -> None:
@@ -77,10 +77,9 @@ def test_places_with_two_thousand_waiting(guilds: int, capsys: pytest.CaptureFix
         queue.done(ticket.job_id)
         queue.order()
 
-    foretell_us = _per_call_us(lambda k: queue.next_place(guild_id=k % guilds, member_id=k), 500)
     ask_us, take_us = _per_call_us(ask, 500), _per_call_us(take, 500)
     with capsys.disabled():
         print(f"\n2,000 waiting in {guilds:,} guilds: first order() {first_us:.0f} µs", end="")
-        print(f", place() {again_us:.2f} µs, next_place() {foretell_us:.1f} µs", end="")
-        print(f", push + place + remove {ask_us:.1f} µs, pop + done + order() {take_us:.1f} µs")
+        print(f", position() {again_us:.2f} µs", end="")
+        print(f", push + position + remove {ask_us:.1f} µs, pop + done + order() {take_us:.1f} µs")
     assert queue.waiting == 1500

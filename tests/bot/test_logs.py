@@ -1,4 +1,4 @@
-"""What ends up in the log, and what never may."""
+"""What is logged, and what never may be."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Write = Callable[[], str]
 
 @pytest.fixture
 def written() -> Iterator[Write]:
-    """Logging as the bot sets it up, into a string, put back as it was after the test."""
+    """Logging as the bot sets it up, into a string; restored after the test."""
     root, httpcore = logging.getLogger(), logging.getLogger("httpcore")
     handlers, levels = list(root.handlers), (root.level, httpcore.level)
     stream = io.StringIO()
@@ -71,12 +71,12 @@ def test_secrets_are_hidden(text: str, redacted: str) -> None:
     ],
 )
 def test_ordinary_lines_stay(text: str) -> None:
-    """A line without a secret is written as it is."""
+    """A line without a secret is unchanged."""
     assert Redactor([""])(text) == text
 
 
-def test_secret_with_odd_characters_is_hidden() -> None:
-    """A registered secret is taken as it is, not as a pattern."""
+def test_secret_with_special_characters_is_hidden() -> None:
+    """A registered secret is matched literally, not as a pattern."""
     assert Redactor(["a.b*c(d"])("a.b*c(d axbxc(d") == f"{HIDDEN} axbxc(d"
 
 
@@ -93,7 +93,7 @@ def test_secret_in_arguments_and_tracebacks_is_hidden(written: Write) -> None:
     assert not any(secret in text for secret in (KEY, "hunter2", OF_A_BOT))
 
 
-def test_nobody_writes_lines_of_their_own(written: Write) -> None:
+def test_nobody_can_forge_a_record(written: Write) -> None:
     """A prompt or an error with line breaks can't forge a record."""
     forged = "2026-01-01 00:00:00.000Z INFO bot.credits: granted"
     failure = ValueError(f"a\n{forged}\u2028{forged}")
@@ -105,7 +105,7 @@ def test_nobody_writes_lines_of_their_own(written: Write) -> None:
     assert all(line.isprintable() for line in lines)
 
 
-def test_record_says_when_where_and_how_grave(written: Write) -> None:
+def test_record_starts_with_time_level_and_logger(written: Write) -> None:
     """A line starts with UTC time, level and logger."""
     record = logging.makeLogRecord(
         {"name": "bot", "levelname": "INFO", "levelno": 20, "msg": "hi", "created": 0.5, "msecs": 500.0}
@@ -115,7 +115,7 @@ def test_record_says_when_where_and_how_grave(written: Write) -> None:
 
 
 def test_setting_up_again_writes_once(written: Write) -> None:
-    """Set up twice, each record is still written once, to the new place."""
+    """After a second set-up each record is still written once, to the new stream."""
     stream = io.StringIO()
     setup_logging(level=logging.INFO, secrets=[], stream=stream)
     logging.getLogger("bot").info("once")
@@ -123,7 +123,7 @@ def test_setting_up_again_writes_once(written: Write) -> None:
 
 
 def test_response_headers_are_not_logged(written: Write) -> None:
-    """Even at DEBUG, the HTTP library's dumps of whole headers are left out."""
+    """Even at DEBUG, the HTTP library's dumps of complete headers are left out."""
     logging.getLogger("httpcore.http11").debug("receive_response_headers.complete")
     logging.getLogger("httpx").info("HTTP Request")
     assert "receive_response_headers" not in written()
@@ -131,6 +131,6 @@ def test_response_headers_are_not_logged(written: Write) -> None:
 
 
 def test_one_line_keeps_what_can_be_printed() -> None:
-    """Umlauts and emoji stay readable in the log; what steers a terminal is spelt out."""
+    """Umlauts and emoji stay readable in the log; control characters are escaped."""
     assert one_line("Füchse 🦊") == "Füchse 🦊"
     assert one_line("a\tb\u202ec\0\ud800") == "a\\tb\\u202ec\\x00\\ud800"

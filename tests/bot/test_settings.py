@@ -1,14 +1,18 @@
-"""Settings from the environment: what is wrong is named, what is secret stays so."""
+"""Settings from the environment: wrong values are named, secrets stay hidden."""
 
 from pathlib import Path
 
 import pytest
 
+from bot.credits.limits import Ceilings
+from bot.credits.prices import Prices
 from bot.errors import OperatorError
+from bot.jobs.fair_queue import QueueLimits
 from bot.settings import PREFIX, Settings, bare_settings, load_settings
 from tests.support.simulated_server import Sketcher, open_world
 
 KEY = "SG_0123456789abcdef"
+EXAMPLE = Path(__file__).parents[2] / ".env.example"
 
 
 @pytest.fixture(autouse=True)
@@ -31,14 +35,14 @@ def test_with_a_key_segmind_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_backends_are_listed_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operator's order of preference counts, blanks and all."""
+    """The operator's order of preference is kept, and spaces don't matter."""
     monkeypatch.setenv("IMG2IMG_SEGMIND_API_KEY", KEY)
     monkeypatch.setenv("IMG2IMG_BACKENDS", " segmind , painter ")
     assert load_settings().backends_in_use == ("segmind", "painter")
 
 
 def test_a_wrong_value_is_named_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operator reads which variable to mend; what was in it is not repeated."""
+    """The operator sees which variable to correct; its value is not repeated."""
     monkeypatch.setenv("IMG2IMG_WAITING_MAX", "many-secret")
     with pytest.raises(OperatorError, match="IMG2IMG_WAITING_MAX") as caught:
         load_settings()
@@ -46,7 +50,7 @@ def test_a_wrong_value_is_named_without_being_shown(monkeypatch: pytest.MonkeyPa
 
 
 def test_segmind_without_a_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend that can't work is found at the start, not with the first picture."""
+    """A backend that can't work is reported at the start, not with the first picture."""
     monkeypatch.setenv("IMG2IMG_BACKENDS", "segmind")
     with pytest.raises(OperatorError, match="IMG2IMG_SEGMIND_API_KEY is empty"):
         load_settings()
@@ -73,21 +77,21 @@ def test_bare_settings_ignore_the_environment(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_gpu_that_is_set_up_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operator with a card of his own does not pay for what it can do."""
+    """An operator with a GPU does not pay for what it can do."""
     monkeypatch.setenv("IMG2IMG_GPU_MODEL", "tiny")
     monkeypatch.setenv("IMG2IMG_SEGMIND_API_KEY", KEY)
     assert load_settings().backends_in_use == ("gpu", "segmind")
 
 
-def test_a_gpu_that_is_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Naming the GPU without model or address is found at the start."""
+def test_a_gpu_without_model_or_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing the GPU without a model or an address is reported at the start."""
     monkeypatch.setenv("IMG2IMG_BACKENDS", "gpu,painter")
     with pytest.raises(OperatorError, match="IMG2IMG_GPU_MODEL"):
         load_settings()
 
 
 async def test_a_backends_own_price_is_charged(tmp_path: Path) -> None:
-    """Where the operator prices a backend, its pictures cost that, the card says so before and after."""
+    """If the operator sets a backend's prices, its pictures cost that."""
     prices = {"painter": {"per_sample": 7, "per_megapixel_step": 0}}
     async with open_world(tmp_path, backends=[Sketcher(name="painter")], prices=prices) as world:
         await world.img2img()
@@ -103,7 +107,51 @@ async def test_a_backends_own_price_is_charged(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operator who mistypes a setting is told which one."""
+    """An operator who mistypes a setting sees which one it is."""
     monkeypatch.setenv(name, value)
     with pytest.raises(OperatorError, match=name.removeprefix("IMG2IMG_") + "|prices"):
         load_settings()
+
+
+def test_an_unreadable_file_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A .env that isn't text is reported in a sentence."""
+    (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OperatorError, match=r"\.env can't be read"):
+        load_settings()
+
+
+def test_limits_and_prices_come_from_their_variables() -> None:
+    """Prices, ceilings and queue limits are those that the operator set, each from its own variable."""
+    settings = bare_settings(
+        price_per_sample=2,
+        price_per_step=0.5,
+        price_per_megapixel=3,
+        price_per_megapixel_step=0.25,
+        prices={"painter": {"per_sample": 0}},
+        allowance_max=11,
+        grant_max=12,
+        guild_daily_max=13,
+        provider_daily_max=14,
+        steps_max=15,
+        samples_max=3,
+        waiting_max=16,
+        guild_waiting_max=17,
+        member_waiting_max=18,
+        guild_running_max=19,
+        member_running_max=20,
+    )
+    assert settings.default_prices == Prices(2, 0.25, 0.5, 3)
+    assert settings.prices_by_backend == {"painter": Prices(0, 0.25, 0.5, 3)}
+    assert settings.ceilings == Ceilings(11, 12, 13, 14, 20, 18, 15, 3)
+    assert settings.queue_limits == QueueLimits(19, 20, 16, 17, 18)
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_the_example_describes_each_setting(name: str) -> None:
+    """An operator reads the same description in .env.example as in the code."""
+    lines = EXAMPLE.read_text("utf-8").splitlines()
+    (at,) = [
+        at for at, line in enumerate(lines) if line.removeprefix("# ").startswith(f"{PREFIX}{name.upper()}=")
+    ]
+    assert lines[at - 1] == f"# {Settings.model_fields[name].description}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.text import credits_text, duration_text, ordinal
+from bot.text import credits_text, duration_text, listed, ordinal
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,11 @@ def test_waits_are_said_roughly(seconds: float, text: str) -> None:
 def test_one_credit_is_singular() -> None:
     """Nobody reads "1 credits"."""
     assert (credits_text(1), credits_text(1200)) == ("1 credit", "1,200 credits")
+
+
+@pytest.mark.parametrize(
+    ("items", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
+)
+def test_a_list_reads_as_a_sentence(items: list[str], text: str) -> None:
+    """Several things are named as a person would name them."""
+    assert listed(items) == text

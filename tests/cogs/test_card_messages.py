@@ -10,7 +10,7 @@ import discord
 import pytest
 from discord import ui
 
-from bot.jobs.service import JobView
+from bot.jobs.records import JobView
 from cogs.card_messages import TOKEN_MARGIN_S, JobMessages, NowhereToPost, filenames_of
 from tests.support.discord_wire import ALICE_ID, CHANNEL_ID, GUILD_ID, Fault, Message, Wire, open_wire
 from tests.support.job_views import a_view

@@ -3,7 +3,6 @@
 import pytest
 from discord import ui
 
-from bot.gateway.escaping import plain
 from bot.jobs.records import JobView
 from bot.params import Img2ImgParams
 from cogs import cards

@@ -9,10 +9,10 @@ import pytest
 
 from bot.backends.router import Router
 from bot.errors import JobGone
-from bot.jobs.service import JobView
+from bot.jobs.records import JobView
 from cogs.card_messages import NowhereToPost
 from cogs.delivery import AT_ONCE_MAX, WAITS_S, Delivery, result_layout
-from db.database import DatabaseBrokenError
+from db.database import CommitFailed
 from tests.support.clock import HandClock, settle
 from tests.support.job_views import a_view
 from tests.support.simulated_server import Sketcher
@@ -29,7 +29,7 @@ class Stage:
         self.clock = HandClock()
         self.router = Router([Sketcher()])
         self.delivery = Delivery(
-            jobs=cast("Any", self),
+            records=cast("Any", self),
             live_cards=cast("Any", self),
             messages=cast("Any", self),
             router=self.router,
@@ -49,15 +49,15 @@ class Stage:
         del job_id
         return self.job
 
-    async def delivered(self, job_id: int) -> None:
+    async def mark_delivered(self, job_id: int) -> None:
         """Stand in for the jobs."""
         await self._do(f"marked delivered {job_id}")
 
-    async def undeliverable(self, job_id: int) -> None:
+    async def mark_undeliverable(self, job_id: int) -> None:
         """Stand in for the jobs."""
         await self._do(f"marked undeliverable {job_id}")
 
-    async def shown_at(self, job_id: int, *, message_id: int, channel_id: int) -> None:
+    async def record_message(self, job_id: int, *, message_id: int, channel_id: int) -> None:
         """Stand in for the jobs."""
         await self._do(f"stored {job_id} at {channel_id}/{message_id}")
 
@@ -149,7 +149,7 @@ async def test_after_the_last_try_the_next_start_delivers(caplog: pytest.LogCapt
 async def test_a_mark_that_can_not_be_written_is_tried_again() -> None:
     """With a full disk, the edit is repeated until the mark is written: it shows the same once more."""
     stage = Stage()
-    stage.errors["marked delivered 7"] = [DatabaseBrokenError("full")]
+    stage.errors["marked delivered 7"] = [CommitFailed("full")]
     await stage.delivery.deliver(7)
     assert stage.happened.count("posted") == stage.happened.count("marked delivered 7") == 2
 

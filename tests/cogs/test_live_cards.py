@@ -23,7 +23,7 @@ from cogs.live_cards import (
     LiveCard,
     LiveCards,
 )
-from db.database import DatabaseBrokenError
+from db.database import CommitFailed
 from tests.support.clock import SteppedClock, settle
 from tests.support.job_views import a_view
 from tests.support.simulated_server import Sketcher, a_picture, open_world, texts
@@ -230,19 +230,22 @@ class Stage:
         self.edits: list[int] = []
         self.layouts: list[str] = []
         self.cards = LiveCards(
-            jobs=cast("Any", self), dispatcher=cast("Any", self), messages=cast("Any", self), clock=self.clock
+            records=cast("Any", self),
+            dispatcher=cast("Any", self),
+            messages=cast("Any", self),
+            clock=self.clock,
         )
         for job_id in self.queue:
             self.cards.queued(job_id, is_new=False)
 
-    def order(self) -> tuple[int, ...]:
+    def waiting_jobs(self) -> tuple[int, ...]:
         """Stand in for the dispatcher: the waiting jobs."""
         return tuple(self.queue)
 
-    def standing(self, job_id: int) -> Any:
+    def queue_status(self, job_id: int) -> Any:
         """Stand in for the dispatcher: where a job is in the queue."""
         position = self.queue.index(job_id) + 1 if job_id in self.queue else None
-        return SimpleNamespace(place=position, wait_s=self.wait_s, is_paused=False)
+        return SimpleNamespace(position=position, wait_s=self.wait_s, is_paused=False)
 
     async def view(self, job_id: int, *, guild_id: int) -> Any:
         """Stand in for the jobs."""
@@ -253,7 +256,7 @@ class Stage:
         """Stand in for the jobs."""
         return None if job_id in self.gone else a_view(job_id)
 
-    async def shown_at(self, job_id: int, *, message_id: int, channel_id: int) -> None:
+    async def record_message(self, job_id: int, *, message_id: int, channel_id: int) -> None:
         """Stand in for the jobs: store a message's id, or fail."""
         del channel_id
         if self.trouble:
@@ -311,7 +314,7 @@ async def test_a_card_that_concerns_one_member_is_seen_by_them_alone(changes: di
 async def test_a_message_that_could_not_be_stored_is_still_edited(caplog: pytest.LogCaptureFixture) -> None:
     """A full disk at that moment costs nobody the card."""
     stage = Stage()
-    stage.trouble = DatabaseBrokenError("full")
+    stage.trouble = CommitFailed("full")
     await _posted(stage)
     assert "was not stored" in caplog.text
     stage.trouble = None

@@ -73,6 +73,15 @@ async def test_a_runaway_pattern_is_no_danger(tmp_path: Path) -> None:
         assert "close what it opens" in await _calm(world, "block", text="(a", kind="pattern")
 
 
+@pytest.mark.parametrize("text", ["\x00gory", "go\x00ry", "go\ud800ry"])
+async def test_a_text_with_control_characters_is_refused(tmp_path: Path, text: str) -> None:
+    """Blocking what the database can't store is refused with a sentence, and so is unblocking it."""
+    async with open_world(tmp_path) as world:
+        for kind in ("word", "pattern"):
+            assert "has a control character" in await _calm(world, "block", text=text, kind=kind)
+        assert "That text isn't blocked here" in await _calm(world, "unblock", text=text)
+
+
 async def test_age_restricted_pictures_stay_there(tmp_path: Path) -> None:
     """What was made among adults is neither shown nor gone on from elsewhere; the filter is looser."""
     async with open_world(tmp_path) as world:

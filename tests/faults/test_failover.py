@@ -26,7 +26,7 @@ async def test_a_job_moves_once(tmp_path: Path) -> None:
     async with open_world(tmp_path, backends=backends) as world:
         await world.img2img()
         assert [len(backend.calls) for backend in backends] == [1, 1, 0]
-        assert "cost you nothing" in texts(world.card)
+        assert "weren't charged" in texts(world.card)
         assert await world.available() == 40
 
 

@@ -43,7 +43,7 @@ BUGS = (
     Bug("a picture that is paid but not kept", "bot/jobs/dispatcher.py", "digest = await self._store.put(normal.data)", "digest = __import__('hashlib').sha256(normal.data).hexdigest()", (CRASHES,)),
     Bug("marked delivered before it is posted", "cogs/delivery.py", "            if not await self._post_in_results_channel(view, pictures):\n                await self._messages.deliver(view, result_layout(view, self._router), pictures)\n            await self._jobs.delivered(job_id)", "            await self._jobs.delivered(job_id)\n            if not await self._post_in_results_channel(view, pictures):\n                await self._messages.deliver(view, result_layout(view, self._router), pictures)", (CRASHES,)),
     Bug("posted twice after a crash", "cogs/card_messages.py", "                nonce=view.job.id,", "                ", (CRASHES,)),
-    Bug("called without a word on disk", "bot/jobs/dispatcher.py", "        job = await self._claim(job_id, lane)", "        job = (await self._db.read(lambda tx: rows.get(tx, job_id)))", (CRASHES,)),
+    Bug("called without a word on disk", "bot/jobs/dispatcher.py", "        job = await self._claim(job_id, lane)", "        job = (await self._db.read(lambda tx: jobs.get(tx, job_id)))", (CRASHES,)),
     Bug("a crash forgets what ran", "db/jobs.py", "WHERE state IN ('queued', 'sending', 'rendered') ORDER", "WHERE state IN ('queued', 'rendered') ORDER", (CRASHES,)),
     Bug("a crash forgets what was not posted", "db/jobs.py", "WHERE state IN ('queued', 'sending', 'rendered') ORDER", "WHERE state IN ('queued', 'sending') ORDER", (CRASHES,)),
     Bug("an end that nobody is told of", "bot/jobs/dispatcher.py", "rows.ended_last(tx, within_s=TOLD_AGAIN_S)", "[]", (CRASHES,)),

@@ -23,7 +23,7 @@ from db.opening import open_database
 from tests.support.discord_wire import TOKEN, Wire, open_wire
 from tests.support.live_bot import eventually
 from tests.support.promises import check_promises
-from tests.support.provider import API_KEY, Line, Provider, picture, running_provider
+from tests.support.provider import API_KEY, Connection, Provider, picture, running_provider
 from tests.support.simulated_server import a_picture
 
 ROOT = Path(__file__).parents[2]
@@ -132,16 +132,16 @@ async def _yard(folder: Path, **settings: str) -> AsyncIterator[Yard]:
 
 
 def _slow(rng: random.Random) -> object:
-    async def act(line: Line) -> None:
+    async def behaviour(connection: Connection) -> None:
         await asyncio.sleep(rng.uniform(0, 0.3))
-        await picture()(line)
+        await picture()(connection)
 
-    return act
+    return behaviour
 
 
 async def _kill_often(yard: Yard, *, kills: int, seed: int) -> None:
     rng = random.Random(seed)
-    yard.provider.will(_slow(rng))  # type: ignore[arg-type]  # an act
+    yard.provider.will(_slow(rng))  # type: ignore[arg-type]  # an behaviour
     began = time.perf_counter()
     for kill in range(kills):
         await yard.start()
@@ -189,9 +189,9 @@ async def test_sigterm_lets_running_jobs_finish_and_tells_those_that_wait(tmp_pa
     async with _yard(tmp_path, IMG2IMG_SEGMIND_CONCURRENCY_MAX="1") as yard:
         gate = asyncio.Event()
 
-        async def wait(line: Line) -> None:
+        async def wait(connection: Connection) -> None:
             await gate.wait()
-            await picture()(line)
+            await picture()(connection)
 
         yard.provider.will(wait)
         await yard.start()
@@ -214,13 +214,22 @@ async def test_sigterm_lets_running_jobs_finish_and_tells_those_that_wait(tmp_pa
         assert set(yard.calls().values()) == {1}
 
 
+async def test_ctrl_c_stops_the_bot_cleanly(tmp_path: Path) -> None:
+    """Ctrl-C in a terminal stops the bot as SIGTERM does: exit status 0, and no traceback."""
+    async with _yard(tmp_path) as yard:
+        await yard.start()
+        await yard.online()
+        assert await yard.end(signal.SIGINT) == 0
+        assert "Traceback" not in "".join(yard.lines)
+
+
 async def test_a_second_signal_hurries(tmp_path: Path) -> None:
     """Told twice to stop, the bot waits for nobody; what it was making is made after the restart."""
     async with _yard(tmp_path) as yard:
         gate = asyncio.Event()
 
-        async def wait(line: Line) -> None:
-            await line.receive()
+        async def wait(connection: Connection) -> None:
+            await connection.receive()
             await gate.wait()
 
         yard.provider.will(wait, picture())

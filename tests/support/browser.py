@@ -1,4 +1,4 @@
-"""A person at the demo's page, in headless Chromium."""
+"""A visitor of the demo's page, in headless Chromium."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 __all__ = ["Visitor", "open_chromium", "pictures", "visit"]
 
-#: Generous: a slow machine paints slowly, and nothing is asserted of how fast it was.
-PATIENCE_MS: Final = 60_000
+#: Generous, as a slow machine paints slowly; no test asserts how fast it was.
+TIMEOUT_MS: Final = 60_000
 DESKTOP: Final = (1280, 900)
 PHONE: Final = (390, 844)
-#: Nothing of the browser's own leaves the machine.
-QUIET: Final = (
+#: The browser itself sends nothing over the network.
+BROWSER_FLAGS: Final = (
     "--no-sandbox",
     "--disable-gpu",
     "--no-first-run",
@@ -39,7 +39,7 @@ _READ_IMAGE: Final = """async image => {
   return btoa(text);
 }"""
 
-expect.set_options(timeout=PATIENCE_MS)
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def open_chromium() -> Iterator[Browser]:
     if path is None:
         pytest.skip("chromium is not installed")
     with sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=path, args=list(QUIET))
+        browser = engine.chromium.launch(executable_path=path, args=list(BROWSER_FLAGS))
         try:
             yield browser
         finally:
@@ -66,7 +66,7 @@ def visit(browser: Browser, url: str, *, is_phone: bool = False) -> Iterator[Vis
         has_touch=is_phone,
         device_scale_factor=2 if is_phone else 1,
     )
-    context.set_default_timeout(PATIENCE_MS)
+    context.set_default_timeout(TIMEOUT_MS)
     try:
         page = context.new_page()
         page.goto(url)
@@ -76,7 +76,7 @@ def visit(browser: Browser, url: str, *, is_phone: bool = False) -> Iterator[Vis
 
 
 class Visitor:
-    """Does what a person does, and sees what a person sees."""
+    """Does what a person does on the page, and sees what they see."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -86,14 +86,14 @@ class Visitor:
         expect(self.messages.first).to_be_visible()
 
     def view_as(self, name: str) -> None:
-        """Become another member, and wait until the page is theirs."""
+        """Switch to another member, and wait until the page shows their view."""
         (member_id,) = self.page.get_by_label("Viewing as").select_option(label=name)
         expect(self.messages.last).to_have_attribute("data-media-reuse-scope", re.compile(member_id))
 
     def ask(
         self, command: str, *, file: Path | None = None, member: str | None = None, **options: str
     ) -> Locator:
-        """Type a command, pick it, fill it in and send it; return the message that answers."""
+        """Type a command, select it, fill it in and send it; return the message that answers."""
         newest = self._newest_id()
         self._pick(command)
         if file is not None:

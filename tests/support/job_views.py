@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from bot.jobs.service import JobView
+from bot.jobs.records import JobView
 from bot.params import Img2ImgParams
 from db.jobs import Job, Result
 from db.operations import Operation
@@ -20,7 +20,7 @@ def a_view(job_id: int = 7, *, samples: int = 1, pictures: int | None = None, **
         user_id=2,
         channel_id=3,
         operation=Operation.IMG2IMG,
-        request=params.model_dump_json(),
+        params_json=params.model_dump_json(),
         created_at=0,
         message_id=5,
         state="rendered",

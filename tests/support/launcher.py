@@ -1,6 +1,6 @@
-"""The bot in a process of its own, Discord on the loopback: `python -m tests.support.launcher API GATEWAY`.
+"""The bot in its own process with Discord on the loopback: `python -m tests.support.launcher API GATEWAY`.
 
-All else is what `img2img-bot run` does, with the settings from the environment.
+Otherwise it does what `img2img-bot run` does, with the settings from the environment.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.support.live_bot import WireBot, pointed_at
 
 
 def main() -> None:
-    """Run until a signal comes."""
+    """Run until a signal arrives."""
     api, gateway = sys.argv[1:]
     settings = load_settings()
     assert settings.discord_token is not None

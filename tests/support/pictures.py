@@ -286,3 +286,8 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
             # The headers, where sizes and lengths are.
             spoiled[rng.randrange(min(64, len(spoiled)))] = rng.choice((0, 1, 0x7F, 0x80, 0xFF))
     return bytes(spoiled)
+
+
+def is_near(colour: tuple[int, int, int], expected: tuple[int, int, int], *, by: int = 4) -> bool:
+    """Return whether two colours are alike, as far as a JPEG keeps them."""
+    return all(abs(one - other) <= by for one, other in zip(colour, expected, strict=True))

@@ -1,7 +1,7 @@
-"""A picture service on the loopback that speaks the contract, badly on demand.
+"""An image service on the loopback that follows the contract, or breaks it on demand.
 
-It is written on bare streams, because most of what it has to do to a client no
-HTTP server would: hang up inside a body, drip, lie about lengths.
+It uses plain streams because HTTP servers don't do most of what is needed here:
+hang up inside a body, send byte by byte, send a wrong length.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Headers = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One request that arrived whole; header names in lower case."""
+    """One request that arrived completely; header names in lower case."""
 
     method: str
     path: str
@@ -41,13 +41,13 @@ class Received:
 
     @property
     def image(self) -> bytes:
-        """The input picture's bytes as they were sent."""
+        """The input picture's bytes as sent."""
         return base64.b64decode(self.json["image"], validate=True)
 
 
 @dataclass(slots=True)
-class Line:
-    """One connection, with the request's head read and its body still to come."""
+class Connection:
+    """One connection whose request's head has been read and whose body has not."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -62,18 +62,18 @@ class Line:
         return request
 
     async def send(self, data: bytes) -> None:
-        """Write `data` as it is."""
+        """Send `data` unchanged."""
         self.writer.write(data)
         await self.writer.drain()
 
     def reset(self) -> None:
-        """Hang up with a TCP reset, as a crashed process or a balancer does."""
+        """Hang up with a TCP reset, as a crashed process or a load balancer does."""
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
 
-Act = Callable[[Line], Awaitable[None]]
+Behaviour = Callable[[Connection], Awaitable[None]]
 
 
 def jpeg(colour: str = "teal", size: tuple[int, int] = (64, 48)) -> bytes:
@@ -104,139 +104,139 @@ def message(status: int, body: bytes, headers: Headers) -> bytes:
     return f"HTTP/1.1 {status} Whatever\r\n{head}\r\n".encode("latin-1") + body
 
 
-def answer(status: int, body: bytes = b"", headers: Headers | None = None) -> Act:
+def answer(status: int, body: bytes = b"", headers: Headers | None = None) -> Behaviour:
     """Read the request and answer."""
 
-    async def act(line: Line) -> None:
-        await line.receive()
-        await line.send(message(status, body, headers or {}))
+    async def behaviour(connection: Connection) -> None:
+        await connection.receive()
+        await connection.send(message(status, body, headers or {}))
 
-    return act
+    return behaviour
 
 
-def picture(data: bytes | None = None, headers: Headers | None = None) -> Act:
+def picture(data: bytes | None = None, headers: Headers | None = None) -> Behaviour:
     """Answer 200 with a JPEG, or with `data`."""
     body = jpeg() if data is None else data
     return answer(200, body, {"Content-Type": "image/jpeg", **(headers or {})})
 
 
-def error(status: int, text: str = "nope", headers: Headers | None = None) -> Act:
+def error(status: int, text: str = "nope", headers: Headers | None = None) -> Behaviour:
     """Answer `{"error": text}`."""
     kind = {"Content-Type": "application/json"}
     return answer(status, json.dumps({"error": text}).encode(), {**kind, **(headers or {})})
 
 
-async def reset_before_body(line: Line) -> None:
-    """Hang up with the head read and nothing of the body."""
-    line.reset()
+async def reset_before_body(connection: Connection) -> None:
+    """Hang up after the head, before the body."""
+    connection.reset()
 
 
-async def reset_in_body(line: Line) -> None:
-    """Hang up with the beginning of the body read."""
-    await line.reader.readexactly(1000)
-    line.reset()
+async def reset_in_body(connection: Connection) -> None:
+    """Hang up after reading part of the body."""
+    await connection.reader.readexactly(1000)
+    connection.reset()
 
 
-async def reset_after_body(line: Line) -> None:
-    """Hang up with everything read and nothing said."""
-    await line.receive()
-    line.reset()
+async def reset_after_body(connection: Connection) -> None:
+    """Hang up after reading everything, without an answer."""
+    await connection.receive()
+    connection.reset()
 
 
-async def close_after_body(line: Line) -> None:
-    """Close in good order with everything read and nothing said."""
-    await line.receive()
+async def close_after_body(connection: Connection) -> None:
+    """Close the connection cleanly after reading everything, without an answer."""
+    await connection.receive()
 
 
-async def reset_in_answer(line: Line) -> None:
+async def reset_in_answer(connection: Connection) -> None:
     """Hang up in the middle of the picture."""
-    await line.receive()
+    await connection.receive()
     whole = message(200, jpeg(), {"Content-Type": "image/jpeg"})
-    await line.send(whole[: len(whole) // 2])
-    line.reset()
+    await connection.send(whole[: len(whole) // 2])
+    connection.reset()
 
 
-async def silence(line: Line) -> None:
+async def silence(connection: Connection) -> None:
     """Read everything and never answer."""
-    await line.receive()
+    await connection.receive()
     await asyncio.Event().wait()
 
 
-async def deafness(line: Line) -> None:
-    """Never read the body, nor notice the caller leave."""
-    del line
+async def deafness(connection: Connection) -> None:
+    """Never read the body, and never notice that the caller is gone."""
+    del connection
     await asyncio.Event().wait()
 
 
-async def drip(line: Line) -> None:
-    """Send the picture one byte at a time: each read succeeds, the whole never comes."""
-    await line.receive()
+async def drip(connection: Connection) -> None:
+    """Send the picture one byte at a time: each read succeeds, but the answer is never complete."""
+    await connection.receive()
     for byte in message(200, jpeg(size=(2048, 2048)), {"Content-Type": "image/jpeg"}):
-        await line.send(bytes([byte]))
+        await connection.send(bytes([byte]))
         await asyncio.sleep(0.01)
 
 
-async def flood(line: Line) -> None:
-    """Answer 200 with a body that has no end."""
-    await line.receive()
-    await line.send(b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n\xff\xd8\xff")
+async def flood(connection: Connection) -> None:
+    """Answer 200 with an endless body."""
+    await connection.receive()
+    await connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n\xff\xd8\xff")
     while True:
-        await line.send(bytes(1 << 20))
+        await connection.send(bytes(1 << 20))
 
 
-async def broken_tunnel(line: Line) -> None:
-    """Be a proxy: agree to connect, then hang up as the caller begins to speak."""
-    await line.send(b"HTTP/1.1 200 Connected\r\n\r\n")
-    await line.reader.read(10)
-    line.reset()
+async def broken_tunnel(connection: Connection) -> None:
+    """Act as a proxy: accept the CONNECT, then hang up when the caller starts to send."""
+    await connection.send(b"HTTP/1.1 200 Connected\r\n\r\n")
+    await connection.reader.read(10)
+    connection.reset()
 
 
-async def nonsense(line: Line) -> None:
-    """Answer with something that isn't HTTP, the caller's key in it."""
-    request = await line.receive()
+async def nonsense(connection: Connection) -> None:
+    """Answer with something that isn't HTTP and contains the caller's key."""
+    request = await connection.receive()
     key = request.headers.get("x-api-key", "")
-    await line.send(f"what is {key}?\r\n\r\n".encode())
+    await connection.send(f"what is {key}?\r\n\r\n".encode())
 
 
 @dataclass(slots=True)
 class Provider:
-    """The service: does the next of its acts for each connection, the last one again and again."""
+    """The service: uses the next of its behaviours for each connection, and repeats the last one."""
 
-    acts: list[Act] = field(default_factory=lambda: [picture()])
+    behaviours: list[Behaviour] = field(default_factory=lambda: [picture()])
     received: list[Received] = field(default_factory=list)
     connections: int = 0
     url: str = ""
-    _lines: set[asyncio.Task[None]] = field(default_factory=set)
+    _connections: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def will(self, *acts: Act) -> Self:
-        """Do these acts from now on."""
-        self.acts = list(acts)
+    def will(self, *behaviours: Behaviour) -> Self:
+        """Use these behaviours from now on."""
+        self.behaviours = list(behaviours)
         return self
 
     @property
     def posts(self) -> int:
-        """How many paid calls arrived whole."""
+        """How many paid calls arrived completely."""
         return sum(request.method == "POST" for request in self.received)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        act = self.acts.pop(0) if len(self.acts) > 1 else self.acts[0]
+        behaviour = self.behaviours.pop(0) if len(self.behaviours) > 1 else self.behaviours[0]
         task = asyncio.current_task()
         assert task is not None
-        self._lines.add(task)
+        self._connections.add(task)
         try:
-            # Cancelled is how `aclose` ends it; Python 3.11's streams would report that as a failure.
+            # `aclose` cancels it, which Python 3.11's streams would report as a failure.
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await act(Line(reader, writer, await _head(reader), self))
+                await behaviour(Connection(reader, writer, await _head(reader), self))
         finally:
-            self._lines.discard(task)
+            self._connections.discard(task)
             writer.close()
 
     async def aclose(self) -> None:
-        """Hang up on everybody."""
-        for task in tuple(self._lines):
+        """Close every connection."""
+        for task in tuple(self._connections):
             task.cancel()
-        await asyncio.gather(*self._lines, return_exceptions=True)
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
 
 async def _head(reader: asyncio.StreamReader) -> Received:
@@ -250,7 +250,7 @@ async def _head(reader: asyncio.StreamReader) -> Received:
 async def running_provider() -> AsyncIterator[Provider]:
     """Serve on a free loopback port until the block ends.
 
-    The receive buffer is small, so that a large body stays on the client's side until it is read.
+    The receive buffer is small, so that a large body stays with the client until it is read.
     """
     provider = Provider()
     sock = socket.socket()
@@ -268,14 +268,14 @@ async def running_provider() -> AsyncIterator[Provider]:
 
 @contextlib.contextmanager
 def refusing_url() -> Iterator[str]:
-    """Hold a loopback address where nobody listens, so that connecting to it is refused."""
+    """Reserve a loopback address where nobody listens, so that connections to it are refused."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"
 
 
 class QuickClock:
-    """A clock whose waits take no time and are written down in `waits`, in seconds."""
+    """A clock whose waits take no time and are recorded in `waits`, in seconds."""
 
     def __init__(self, now_s: float = 1_700_000_000.0) -> None:
         self.waits: list[float] = []
@@ -286,6 +286,6 @@ class QuickClock:
         return self._now_s + sum(self.waits)
 
     async def sleep(self, delay_s: float) -> None:
-        """Note the wait and let others run."""
+        """Record the wait and let other tasks run."""
         self.waits.append(delay_s)
         await asyncio.sleep(0)

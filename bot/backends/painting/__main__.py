@@ -17,37 +17,18 @@ from typing import Any, Final
 
 from PIL import Image
 
-from bot.backends.painting import wire
+from bot.backends.painting import protocol
 from bot.backends.painting.easel import Easel
 from bot.backends.painting.recipe import Recipe
+from bot.pictures.sizes import SIDE_MAX
+from bot.runtime.frames import read_frame, write_frame
 
-SIDE_MAX: Final = 2048
-PREVIEW_SIDE_MAX: Final = 256
-PREVIEWS_MAX: Final = 8
-_NICENESS: Final = 5
+PREVIEW_SIDE_MAX: Final = 256  # cards show previews small, and each is an upload to Discord
+PREVIEWS_MAX: Final = 8  # a card is edited every few seconds at most, so more would not be seen
+PREVIEW_QUALITY: Final = 75
+RESULT_QUALITY: Final = 95  # results can be inputs again, and each generation would lose more
+_NICENESS: Final = 5  # the bot answering people comes first
 _Send = Callable[[bytes, bytes], None]
-
-
-def read_exactly(length: int) -> bytes:
-    """Return the next `length` bytes of stdin. Raises `EOFError` where it ends before."""
-    data = bytearray()
-    while len(data) < length:
-        part = os.read(0, length - len(data))
-        if not part:
-            raise EOFError
-        data += part
-    return bytes(data)
-
-
-def receive(kind: bytes) -> bytes:
-    """Return the next frame's payload, which must be of `kind`."""
-    return read_exactly(wire.opened(read_exactly(wire.HEADER.size), kind)[1])
-
-
-def send(kind: bytes, payload: bytes) -> None:
-    """Write one frame to stdout."""
-    sys.stdout.buffer.write(wire.framed(kind, payload))
-    sys.stdout.buffer.flush()
 
 
 def end_with_stdin() -> None:
@@ -57,7 +38,7 @@ def end_with_stdin() -> None:
     os._exit(1)
 
 
-def decoded(data: bytes) -> Image.Image:
+def decode(data: bytes) -> Image.Image:
     """Return the input picture. Raises `ValueError` where it is larger than the bot ever sends."""
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
         if max(image.size) > SIDE_MAX:
@@ -67,7 +48,7 @@ def decoded(data: bytes) -> Image.Image:
     return picture
 
 
-def encoded(image: Image.Image, quality: int) -> bytes:
+def encode(image: Image.Image, quality: int) -> bytes:
     """Return `image` as JPEG bytes without metadata."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
@@ -77,12 +58,12 @@ def encoded(image: Image.Image, quality: int) -> bytes:
 def preview(easels: Sequence[Easel]) -> bytes:
     """Return a small JPEG of how far the pictures are, side by side where there are several."""
     columns = 1 if len(easels) == 1 else 2
-    tiles = [easel.glimpse(PREVIEW_SIDE_MAX // columns) for easel in easels]
+    tiles = [easel.preview(PREVIEW_SIDE_MAX // columns) for easel in easels]
     width, height = tiles[0].size
     sheet = Image.new("RGB", (width * columns, height * -(-len(tiles) // columns)), "white")
     for index, tile in enumerate(tiles):
         sheet.paste(tile, (index % columns * width, index // columns * height))
-    return encoded(sheet, 75)
+    return encode(sheet, PREVIEW_QUALITY)
 
 
 def paint(options: Mapping[str, Any], source: Image.Image, send: _Send) -> None:
@@ -96,20 +77,24 @@ def paint(options: Mapping[str, Any], source: Image.Image, send: _Send) -> None:
             easel.layer(step - 1)
         shown = preview(easels) if step % every == 0 and step < steps else b""
         time.sleep(max(0.0, begun + pace_s - time.monotonic()))
-        send(wire.PROGRESS, wire.STEP.pack(step) + shown)
+        send(protocol.PROGRESS, protocol.STEP.pack(step) + shown)
     for easel in easels:
-        send(wire.RESULT, encoded(easel.picture(), 95))
+        send(protocol.RESULT, encode(easel.picture(), RESULT_QUALITY))
 
 
 def main() -> None:
     """Serve the one request."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # meant for the bot, which may still want the picture
-    if hasattr(os, "nice"):
-        os.nice(_NICENESS)  # the bot answering people comes first
-    options, image = json.loads(receive(wire.OPTIONS)), receive(wire.IMAGE)
+    os.nice(_NICENESS)
+    _, request = read_frame(sys.stdin.buffer, protocol.REQUEST_BYTES_MAX)
+    options, _, image = request.partition(b"\n")
     threading.Thread(target=end_with_stdin, daemon=True).start()
-    paint(options, decoded(image), send)
+    paint(
+        json.loads(options),
+        decode(image),
+        lambda kind, payload: write_frame(sys.stdout.buffer, kind, payload),
+    )
 
 
 if __name__ == "__main__":

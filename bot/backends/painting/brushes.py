@@ -11,11 +11,12 @@ from typing import Final
 from PIL import Image, ImageDraw, ImageFilter
 
 from bot.backends.painting.flow import ANGLES
+from bot.backends.painting.media import Medium
 
 #: Bends a mark can have: to the left, straight, to the right.
 BENDS: Final = 3
-VARIANTS: Final = 3
-#: Marks narrower than these many pixels are drawn four times, twice too large.
+VARIANTS: Final = 3  # enough that a row of marks does not look stamped
+#: Marks narrower than these many pixels are drawn four times and twice too large, for smooth edges.
 _SMALL: Final = 8
 _LARGE: Final = 80
 _Point = tuple[float, float]
@@ -46,7 +47,7 @@ class Pen:
     mark: Mark
     centre: _Point
     scale: int
-    dice: random.Random
+    rng: random.Random
 
     def at(self, along: float, beside: float) -> _Point:
         """Return where in the mask a point of the mark lies."""
@@ -55,18 +56,18 @@ class Pen:
 
     def ring(self, *, points: int, wobble: float) -> list[_Point]:
         """Return an ellipse that fills the mark, pulled in here and there by up to `wobble` (0 to 1)."""
-        reach = [0.5 * (1 - wobble * self.dice.random()) for _ in range(points)]
+        reach = [0.5 * (1 - wobble * self.rng.random()) for _ in range(points)]
         turns = [i * math.tau / points for i in range(points)]
         return [self.at(r * math.cos(t), r * math.sin(t)) for r, t in zip(reach, turns, strict=True)]
 
 
 def _bristles(pen: Pen) -> None:
     """Draw a loaded brush's mark: bristles side by side, ragged where they start and lift."""
-    width, rnd = pen.mark.width, pen.dice.random
+    width, rnd = pen.mark.width, pen.rng.random
     count = max(3, min(16, round(width * 0.9)))
     thick = max(1, math.ceil(width * pen.scale / count * 1.25))
     order = list(range(count))
-    pen.dice.shuffle(order)
+    pen.rng.shuffle(order)
     for bristle in order:
         beside = (bristle + 0.5) / count - 0.5
         reach = 0.5 * (1 - 0.55 * (2 * abs(beside)) ** 2.2)
@@ -90,7 +91,7 @@ def _wash(pen: Pen) -> None:
 
 def _line(pen: Pen) -> None:
     """Draw a line that swells in the middle and fades at its ends."""
-    load, width = 170 + int(pen.dice.random() * 85), pen.mark.width * pen.scale
+    load, width = 170 + int(pen.rng.random() * 85), pen.mark.width * pen.scale
     for part, share in ((0.5, 0.45), (0.4, 0.7), (0.28, 1.0)):
         points = [pen.at(-part + 2 * part * i / 6, 0.0) for i in range(7)]
         pen.draw.line(points, fill=int(load * share), width=max(1, round(width * (0.4 + 0.6 * share))))
@@ -98,7 +99,7 @@ def _line(pen: Pen) -> None:
 
 def _shard(pen: Pen) -> None:
     """Draw a sharp-edged plane, opaque on one side and thinning to the other."""
-    lean, cut, bands = pen.dice.random() * 0.5 - 0.25, 0.2 + pen.dice.random() * 0.3, 12
+    lean, cut, bands = pen.rng.random() * 0.5 - 0.25, 0.2 + pen.rng.random() * 0.3, 12
     for i in range(bands):
         near, far = i / bands - 0.5, (i + 1) / bands - 0.5
         half, far_half = 0.5 - cut * i / bands, 0.5 - cut * (i + 1) / bands
@@ -113,7 +114,7 @@ def _shard(pen: Pen) -> None:
 
 def _tile(pen: Pen) -> None:
     """Draw a piece of stone: four corners, none quite square."""
-    rnd, corners = pen.dice.random, ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
+    rnd, corners = pen.rng.random, ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
     pen.draw.polygon([pen.at(a * (0.8 + 0.2 * rnd()), b * (0.8 + 0.2 * rnd())) for a, b in corners], fill=255)
 
 
@@ -132,28 +133,23 @@ def _fold(width: float) -> int:
     return 4 if width < _SMALL else 2 if width < _LARGE else 1
 
 
-def _drawn(kind: str, mark: Mark, opacity: float, dice: random.Random) -> Image.Image:
+def _draw_mask(medium: Medium, mark: Mark, rng: random.Random) -> Image.Image:
     """Return the mask of one mark, just large enough for it."""
     fold = _fold(mark.width)
     corners = [mark.place(a, b) for a in (-0.5, -0.25, 0, 0.25, 0.5) for b in (-0.55, 0.55)]
     half_w = math.ceil(max(abs(x) for x, _ in corners)) + 1
     half_h = math.ceil(max(abs(y) for _, y in corners)) + 1
     mask = Image.new("L", (2 * half_w * fold, 2 * half_h * fold))
-    DRAWERS[kind](Pen(ImageDraw.Draw(mask), mark, (half_w, half_h), fold, dice))
+    DRAWERS[medium.brush](Pen(ImageDraw.Draw(mask), mark, (half_w, half_h), fold, rng))
     mask = mask.filter(ImageFilter.BoxBlur(0.8)) if fold == 1 else mask.reduce(fold)
-    return mask.point([round(v * opacity) for v in range(256)])
+    return mask.point([round(v * medium.opacity) for v in range(256)])
 
 
 class Brush:
-    """One brush of one size: hands out its marks, drawing each the first time."""
+    """A medium's brush of one size in pixels: hands out its marks, drawing each the first time."""
 
-    def __init__(
-        self, kind: str, dice: random.Random, *, width: float, length: float, opacity: float, bend: float
-    ) -> None:
-        """Take a `kind` of `DRAWERS`, sizes in pixels, and `opacity` and `bend` from 0 to 1."""
-        self._kind, self._dice = kind, dice
-        self._width, self._length = width, length
-        self._opacity, self._bend = opacity, bend
+    def __init__(self, medium: Medium, rng: random.Random, *, width: float, length: float) -> None:
+        self._medium, self._rng, self._width, self._length = medium, rng, width, length
         self._marks: dict[int, tuple[Image.Image, int, int]] = {}
 
     def mark(self, angle: int, bend: int, variant: int) -> tuple[Image.Image, int, int]:
@@ -162,14 +158,14 @@ class Brush:
         `angle` is a direction of a flow, `bend` below `BENDS` and `variant` below `VARIANTS`.
         """
         key = (angle * BENDS + bend) * VARIANTS + variant
-        found = self._marks.get(key)
-        if found is None:
+        known = self._marks.get(key)
+        if known is None:
             shape = Mark(
                 self._width * (0.8 + 0.2 * variant),
                 self._length * (1.2 - 0.2 * variant),
                 angle * math.pi / ANGLES,
-                (bend - 1) * self._bend,
+                (bend - 1) * self._medium.bend,
             )
-            mask = _drawn(self._kind, shape, self._opacity, self._dice)
-            found = self._marks[key] = (mask, mask.width // 2, mask.height // 2)
-        return found
+            mask = _draw_mask(self._medium, shape, self._rng)
+            known = self._marks[key] = (mask, mask.width // 2, mask.height // 2)
+        return known

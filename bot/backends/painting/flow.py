@@ -15,7 +15,7 @@ from PIL import Image, ImageMath
 
 #: Directions over half a turn.
 ANGLES = 24
-_SIDE_MAX = 224
+_SIDE_MAX = 224  # directions are smooth, and each layer walks the grid in pure Python
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +32,25 @@ def _floats(width: int, height: int, values: array[float]) -> Image.Image:
     return Image.frombytes("F", (width, height), values.tobytes())
 
 
-def _shifted(image: Image.Image, dx: int, dy: int) -> Image.Image:
-    """Return `image` moved by whole pixels, 0 where nothing is left."""
-    return image.crop((dx, dy, image.width + dx, image.height + dy))
-
-
 def _slopes(grey: Image.Image) -> tuple[Image.Image, Image.Image]:
     """Return the picture's slope in x and in y, 0 along the border."""
     width, height = grey.size
-    across = ImageMath.lambda_eval(lambda a: a["r"] - a["l"], r=_shifted(grey, 1, 0), l=_shifted(grey, -1, 0))
-    down = ImageMath.lambda_eval(lambda a: a["b"] - a["t"], b=_shifted(grey, 0, 1), t=_shifted(grey, 0, -1))
-    for slope in (across, down):
-        for edge in (
-            (0, 0, width, 1),
-            (0, height - 1, width, height),
-            (0, 0, 1, height),
-            (width - 1, 0, width, height),
-        ):
-            slope.paste(0.0, edge)
+
+    def difference(ahead: tuple[int, int, int, int], behind: tuple[int, int, int, int]) -> Image.Image:
+        slope = Image.new("F", grey.size)
+        parts = {"ahead": grey.crop(ahead), "behind": grey.crop(behind)}
+        slope.paste(ImageMath.lambda_eval(lambda a: a["ahead"] - a["behind"], **parts), (1, 1))
+        return slope
+
+    across = difference((2, 1, width, height - 1), (0, 1, width - 2, height - 1))
+    down = difference((1, 2, width - 1, height), (1, 0, width - 1, height - 2))
     return across, down
 
 
 class FlowMaker:
     """Makes the flows of one picture, coarse and fine, that share one painter's habit."""
 
-    def __init__(self, image: Image.Image, dice: random.Random, *, habit: float) -> None:
+    def __init__(self, image: Image.Image, rng: random.Random, *, habit: float) -> None:
         """Read `image`; `habit` is how steep a slope (levels a pixel) the painter's own way outweighs."""
         scale = min(1.0, _SIDE_MAX / max(image.size))
         self.size = (max(4, round(image.width * scale)), max(4, round(image.height * scale)))
@@ -64,12 +58,12 @@ class FlowMaker:
         across, down = _slopes(grey)
         self._u = ImageMath.lambda_eval(lambda a: a["y"] * a["y"] - a["x"] * a["x"], x=across, y=down)
         self._v = ImageMath.lambda_eval(lambda a: a["x"] * a["y"] * -2.0, x=across, y=down)
-        self._habit = self._own_way(dice, habit)
+        self._habit = self._own_way(rng, habit)
 
-    def _own_way(self, dice: random.Random, habit: float) -> tuple[Image.Image, Image.Image]:
+    def _own_way(self, rng: random.Random, habit: float) -> tuple[Image.Image, Image.Image]:
         """Return a slow swirl around one favourite direction, as two float images."""
-        favourite, turn, knots = dice.random() * math.tau, 1.6 + dice.random(), 5
-        angles = [favourite + turn * (dice.random() * 2 - 1) for _ in range(knots * knots)]
+        favourite, turn, knots = rng.random() * math.tau, 1.6 + rng.random(), 5
+        angles = [favourite + turn * (rng.random() * 2 - 1) for _ in range(knots * knots)]
         parts = (array("f", [habit * habit * f(a) for a in angles]) for f in (math.cos, math.sin))
         u, v = (_floats(knots, knots, part).resize(self.size, Image.Resampling.BICUBIC) for part in parts)
         return u, v

@@ -55,16 +55,16 @@ PALETTES: Final[dict[str, Palette]] = {
 }
 
 
-def enhanced(image: Image.Image, *, saturation: float, contrast: float, brightness: float) -> Image.Image:
+def enhance(image: Image.Image, *, saturation: float, contrast: float, brightness: float) -> Image.Image:
     """Return `image` with its saturation, contrast and brightness multiplied."""
     image = ImageEnhance.Brightness(image).enhance(brightness)
     image = ImageEnhance.Contrast(image).enhance(contrast)
     return ImageEnhance.Color(image).enhance(saturation)
 
 
-def graded(image: Image.Image, palette: Palette, weight: float) -> Image.Image:
+def apply_palette(image: Image.Image, palette: Palette, weight: float) -> Image.Image:
     """Return `image` in `palette`, by `weight` from 0 to 1."""
-    changed = enhanced(
+    changed = enhance(
         image, saturation=palette.saturation, contrast=palette.contrast, brightness=palette.brightness
     )
     if palette.amount:
@@ -81,20 +81,20 @@ def _hue(turn: float, saturation: float, value: int) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def drifted(image: Image.Image, dice: random.Random, amount: float) -> Image.Image:
+def shift_palette(image: Image.Image, rng: random.Random, amount: float) -> Image.Image:
     """Return `image` as this painter sees it, by `amount` from 0 to 1.
 
     Shadows and lights drift to opposite hues, the middle tones to one beside the
     lights'; the colours as a whole are a little bolder or quieter.
     """
-    turn = dice.random()
-    opposite = turn + 0.42 + 0.16 * dice.random()
+    turn = rng.random()
+    opposite = turn + 0.42 + 0.16 * rng.random()
     shades = ImageOps.colorize(
         image.convert("L"),
         black=_hue(turn, 0.75, 150),
-        mid=_hue(opposite + 0.2 * dice.random() - 0.1, 0.32, 142),
+        mid=_hue(opposite + 0.2 * rng.random() - 0.1, 0.32, 142),
         white=_hue(opposite, 0.5, 245),
     )
     tinted = ImageChops.soft_light(image, shades)
-    bold = ImageEnhance.Color(tinted).enhance(0.8 + 0.5 * dice.random())
+    bold = ImageEnhance.Color(tinted).enhance(0.8 + 0.5 * rng.random())
     return Image.blend(image, bold, amount)

@@ -10,12 +10,12 @@ from typing import Any, Self
 
 from bot.backends.painting.words import MEDIUM_WORDS, PALETTE_WORDS, styles
 
-_PALETTES_MAX = 3
+_PALETTES_MAX = 3  # laid over one another, more than these turn to mud
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One picture's options, with the style words already read out of the prompts.
+    """One picture's options, with the style words of the prompts already found.
 
     `weight` is how much the style words count, from 0 to 1; `medium` is "" where
     the prompt names none.
@@ -42,6 +42,6 @@ class Recipe:
             palettes=tuple(styles(prompt, negative, PALETTE_WORDS)[:_PALETTES_MAX]),
         )
 
-    def dice(self, purpose: str) -> random.Random:
-        """Return the chance for one purpose: the same seed and purpose throw the same."""
+    def rng(self, purpose: str) -> random.Random:
+        """Return the random numbers for one purpose: always the same for a seed and a purpose."""
         return random.Random(f"{self.seed}/{purpose}")  # noqa: S311 - brush strokes, not secrets

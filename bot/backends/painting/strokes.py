@@ -20,7 +20,7 @@ from bot.backends.painting.recipe import Recipe
 
 #: Strokes in one layer, at most: bounds a layer's time.
 STROKES_MAX: Final = 25_000
-#: A turn of this many directions or fewer is painted straight.
+#: A mark over which the flow turns this many directions or fewer is straight.
 _STRAIGHT: Final = 2
 #: Pictures whose tones spread less than these many levels are painted with more care.
 _CONTRAST: Final = 45
@@ -37,7 +37,7 @@ class Sizes:
     @classmethod
     def plan(cls, size: tuple[int, int], recipe: Recipe, medium: Medium) -> Sizes:
         """Return widths for `size`: bolder with strength (and some seeds), finer with steps."""
-        hand = math.exp(recipe.dice("hand").random() * 0.58 - 0.33)
+        hand = math.exp(recipe.rng("hand").random() * 0.58 - 0.33)
         scale, s = hand * math.sqrt(size[0] * size[1]), recipe.strength
         steps = max(0.6, min(2.5, (20 / recipe.steps) ** 0.4))
         fine = scale * medium.fine * steps * (0.45 + 0.75 * s + 3.0 * s**9)
@@ -97,19 +97,19 @@ class Cells:
 
 
 class Strokes:
-    """The hand that paints `target` onto `canvas` (colours and, in the fourth band, thickness)."""
+    """Paints `target` onto `canvas` (colours and, in the fourth band, thickness)."""
 
     def __init__(self, target: Image.Image, canvas: Image.Image, recipe: Recipe, medium: Medium) -> None:
         """Plan the strokes; nothing is painted yet."""
         self._target, self._canvas, self._recipe, self._medium = target, canvas, recipe, medium
         self._sizes = Sizes.plan(target.size, recipe, medium)
-        self._dice = recipe.dice("strokes")
+        self._rng = recipe.rng("strokes")
         contrast = ImageStat.Stat(target.convert("L").reduce(4)).stddev[0] / _CONTRAST
         self._ease = min(1.0, max(0.6, contrast))
-        temper = recipe.dice("temper")
+        temper = recipe.rng("temper")
         self._aspect = medium.aspect * (0.75 + 0.6 * temper.random())
         habit = (2 + 9 * recipe.strength) * (0.6 + 0.9 * temper.random())
-        self._flows = FlowMaker(target, recipe.dice("flow"), habit=habit)
+        self._flows = FlowMaker(target, recipe.rng("flow"), habit=habit)
 
     def layer(self, index: int) -> None:
         """Paint layer `index`, from 0."""
@@ -118,26 +118,18 @@ class Strokes:
         ground = index < max(1, self._recipe.steps // 8) and not medium.darkens
         limit = -1.0 if ground else self._medium.error * (0.6 + 0.6 * self._recipe.strength) * self._ease
         chosen = [i for i, error in enumerate(cells.errors) if error > limit]
-        self._dice.shuffle(chosen)
+        self._rng.shuffle(chosen)
         self._lay(chosen[:STROKES_MAX], cells, width)
 
-    def _brush(self, width: float, growth: float = 1.0) -> Brush:
-        """Return the medium's brush of `width` pixels, `growth` times as large."""
-        medium = self._medium
-        return Brush(
-            medium.brush,
-            self._dice,
-            width=width * growth,
-            length=width * self._aspect * growth,
-            opacity=medium.opacity,
-            bend=medium.bend,
-        )
+    def _brush(self, width: float) -> Brush:
+        """Return the medium's brush of `width` pixels."""
+        return Brush(self._medium, self._rng, width=width, length=width * self._aspect)
 
     def _lay(self, chosen: list[int], cells: Cells, width: float) -> None:
         """Lay one stroke for each of the `chosen` cells."""
-        medium, rnd = self._medium, self._dice.random
+        medium, rnd = self._medium, self._rng.random
         flow = self._flows.flow(min(0.1, max(0.012, 2.5 * width / max(self._target.size))))
-        brush, under = self._brush(width), self._brush(width, 1.3)
+        brush, under = self._brush(width), self._brush(width * 1.3)
         grout = (*medium.grout, 90) if medium.grout else None
         reach = width * self._aspect * 0.4 / cells.width
         jitter, paste, spread = self._jitter(), self._canvas.paste, medium.spread + 0.99
@@ -157,10 +149,10 @@ class Strokes:
 
     def _jitter(self) -> list[tuple[int, int, int, int]]:
         """Return 256 ways in which a stroke's colour and thickness stray."""
-        gauss, wild = self._dice.gauss, (0.4 + 0.8 * self._recipe.strength) * self._ease
+        gauss, wild = self._rng.gauss, (0.4 + 0.8 * self._recipe.strength) * self._ease
         table = []
         for _ in range(256):
             light = gauss(0, self._medium.light * wild)
             r, g, b = (round(light + gauss(0, self._medium.hue * wild * 0.6)) for _ in range(3))
-            table.append((r, g, b, 60 + int(self._dice.random() * 136)))
+            table.append((r, g, b, 60 + int(self._rng.random() * 136)))
         return table

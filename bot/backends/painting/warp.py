@@ -1,4 +1,4 @@
-"""Composition that gives way: pictures bent like water, or broken into planes."""
+"""Shapes that change: pictures rippled like water, or broken into planes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _cuts(size: int, parts: int) -> list[int]:
     return [round(size * i / parts) for i in range(parts + 1)]
 
 
-def _moved(image: Image.Image, mesh: Sequence[tuple[_Box, _Quad]]) -> Image.Image:
+def _warp(image: Image.Image, mesh: Sequence[tuple[_Box, _Quad]]) -> Image.Image:
     """Return `image` with each box of `mesh` filled from its quadrilateral."""
     return image.transform(image.size, Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
 
@@ -27,14 +27,14 @@ def _parts(size: tuple[int, int], side: int) -> tuple[int, int]:
     return max(1, round(side * size[0] / longer)), max(1, round(side * size[1] / longer))
 
 
-def swum(image: Image.Image, dice: random.Random, amount: float) -> Image.Image:
+def ripple(image: Image.Image, rng: random.Random, amount: float) -> Image.Image:
     """Return `image` bent as if under water, by `amount` from 0 to 1; the borders stay."""
     columns, rows = _parts(image.size, 9)
     xs, ys = _cuts(image.width, columns), _cuts(image.height, rows)
     reach = amount * 0.75 * max(image.size) / 9
 
     def knot(column: int, row: int) -> tuple[float, float]:
-        dx, dy = (dice.random() * 2 - 1) * reach, (dice.random() * 2 - 1) * reach
+        dx, dy = (rng.random() * 2 - 1) * reach, (rng.random() * 2 - 1) * reach
         inner_x, inner_y = 0 < column < columns, 0 < row < rows
         return xs[column] + dx * inner_x, ys[row] + dy * inner_y
 
@@ -47,10 +47,10 @@ def swum(image: Image.Image, dice: random.Random, amount: float) -> Image.Image:
         for r in range(rows)
         for c in range(columns)
     ]
-    return _moved(image, mesh)
+    return _warp(image, mesh)
 
 
-def rearranged(image: Image.Image, dice: random.Random, amount: float) -> Image.Image:
+def break_into_planes(image: Image.Image, rng: random.Random, amount: float) -> Image.Image:
     """Return `image` in planes, each seen from a little elsewhere, by `amount` from 0 to 1."""
     columns, rows = _parts(image.size, 6)
     xs, ys = _cuts(image.width, columns), _cuts(image.height, rows)
@@ -58,9 +58,9 @@ def rearranged(image: Image.Image, dice: random.Random, amount: float) -> Image.
     mesh: list[tuple[_Box, _Quad]] = []
     for r in range(rows):
         for c in range(columns):
-            dx, dy = (dice.random() * 2 - 1) * reach, (dice.random() * 2 - 1) * reach
-            grow = (dice.random() - 0.4) * reach
+            dx, dy = (rng.random() * 2 - 1) * reach, (rng.random() * 2 - 1) * reach
+            grow = (rng.random() - 0.4) * reach
             x0, x1 = (min(image.width, max(0.0, x)) for x in (xs[c] + dx + grow, xs[c + 1] + dx - grow))
             y0, y1 = (min(image.height, max(0.0, y)) for y in (ys[r] + dy + grow, ys[r + 1] + dy - grow))
             mesh.append(((xs[c], ys[r], xs[c + 1], ys[r + 1]), (x0, y0, x0, y1, x1, y1, x1, y0)))
-    return _moved(image, mesh)
+    return _warp(image, mesh)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Final
 
 MEDIUM_WORDS: Final[Mapping[str, str]] = {
@@ -49,22 +50,23 @@ PALETTE_WORDS: Final[Mapping[str, str]] = {
 }
 
 
-def _flat(text: str) -> str:
+def _normalise(text: str) -> str:
     """Return `text` as lower-case words with single spaces, one at either end too."""
     return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])
 
 
-def _found(text: str, words: Mapping[str, str]) -> list[str]:
+def _named_styles(text: str, words: Mapping[str, str]) -> list[str]:
     """Return the styles of `words` that `text` names, in the order of their first mention."""
-    flat = _flat(text)
-    places = {
-        style: min((at for word in listed.split(", ") if (at := flat.find(f" {word} ")) >= 0), default=-1)
+    plain = _normalise(text)
+    mentions = [
+        (min(positions), style)
         for style, listed in words.items()
-    }
-    return sorted((style for style, at in places.items() if at >= 0), key=lambda style: places[style])
+        if (positions := [at for word in listed.split(", ") if (at := plain.find(f" {word} ")) >= 0])
+    ]
+    return [style for _, style in sorted(mentions, key=itemgetter(0))]
 
 
 def styles(prompt: str, negative: str, words: Mapping[str, str]) -> list[str]:
     """Return the styles of `words` that `prompt` names and `negative` doesn't, in the order of mention."""
-    forbidden = _found(negative, words)
-    return [style for style in _found(prompt, words) if style not in forbidden]
+    forbidden = _named_styles(negative, words)
+    return [style for style in _named_styles(prompt, words) if style not in forbidden]

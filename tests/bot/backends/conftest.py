@@ -1,4 +1,4 @@
-"""What the tests of the HTTP backends share: a service on the loopback and a clock without waits."""
+"""Fixtures for the tests of the HTTP backends: an image service on the loopback and a clock without waits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.provider import Provider, QuickClock, running_provider
 
 @pytest.fixture
 async def provider(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Provider]:
-    """A picture service that answers with a picture until told otherwise, asked without any proxy."""
+    """An image service that answers with a picture unless set otherwise, called without any proxy."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     async with running_provider() as provider:
         yield provider

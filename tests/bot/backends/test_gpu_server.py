@@ -1,4 +1,4 @@
-"""Our own GPU server behind the bot: steps and previews as they come, cancel, failures told late."""
+"""Our own GPU server behind the bot: steps and previews on arrival, cancel, failures after a status 200."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bot.backends.gpu_server import GpuServerBackend
 from bot.backends.http import JSON_LINES
 from bot.errors import BackendDown, BackendError, BackendFailed, BackendThrottled, BackendUnsure
 from bot.params import Img2ImgParams
-from tests.support.provider import Act, Line, Provider, QuickClock, answer, jpeg, message
+from tests.support.provider import Behaviour, Connection, Provider, QuickClock, answer, jpeg, message
 
 PARAMS = Img2ImgParams(prompt="a harbour", seed=3, num_inference_steps=4)
 PICTURE = jpeg("olive")
 
 
-def _line(**told: object) -> bytes:
-    return json.dumps(told).encode() + b"\n"
+def _line(**fields: object) -> bytes:
+    return json.dumps(fields).encode() + b"\n"
 
 
 def _step(step: int, preview: bytes = b"") -> bytes:
@@ -32,9 +32,9 @@ def _step(step: int, preview: bytes = b"") -> bytes:
 DONE = _line(image=base64.b64encode(PICTURE).decode(), generation_time=1.5)
 
 
-def lines(*told: bytes) -> Act:
+def lines(*parts: bytes) -> Behaviour:
     """Answer with JSON lines."""
-    return answer(200, b"".join(told), {"content-type": JSON_LINES})
+    return answer(200, b"".join(parts), {"content-type": JSON_LINES})
 
 
 @asynccontextmanager
@@ -53,36 +53,36 @@ async def _failure(provider: Provider) -> BackendError:
     return caught.value
 
 
-async def test_each_step_is_told_with_its_preview(provider: Provider) -> None:
+async def test_each_step_is_reported_with_its_preview(provider: Provider) -> None:
     """A member's card can count the steps and show the picture as it grows."""
     provider.will(lines(_step(1, b"no picture"), _step(2, PICTURE), _step(4), DONE))
-    told: list[Progress] = []
+    reported: list[Progress] = []
     async with _gpu(provider) as gpu:
-        made = await gpu.generate(PARAMS, jpeg(), told.append)
-    assert told == [Progress(1, 4), Progress(2, 4, PICTURE), Progress(4, 4)]
+        made = await gpu.generate(PARAMS, jpeg(), reported.append)
+    assert reported == [Progress(1, 4), Progress(2, 4, PICTURE), Progress(4, 4)]
     assert [picture.data for picture in made.pictures] == [PICTURE]
     assert provider.received[0].headers["accept"] == JSON_LINES
 
 
 async def test_several_pictures_progress_as_one(provider: Provider) -> None:
-    """With four pictures in the making, the bar shows their mean and never goes back."""
+    """While four pictures are being made, the bar shows their mean and never goes back."""
     provider.will(lines(_step(2), _step(4), DONE))
-    told: list[Progress] = []
+    reported: list[Progress] = []
     async with _gpu(provider) as gpu:
-        made = await gpu.generate(PARAMS.model_copy(update={"samples": 4}), jpeg(), told.append)
-    steps = [progress.step for progress in told]
+        made = await gpu.generate(PARAMS.model_copy(update={"samples": 4}), jpeg(), reported.append)
+    steps = [progress.step for progress in reported]
     assert steps == sorted(steps)
     assert steps[-1] == 4
     assert [picture.seed for picture in made.pictures] == [3, 4, 5, 6]
 
 
-async def test_nonsense_between_the_steps_is_passed_over(provider: Provider) -> None:
-    """Progress is a courtesy: only the last line decides."""
+async def test_nonsense_between_the_steps_is_ignored(provider: Provider) -> None:
+    """Progress is optional: only the last line decides."""
     provider.will(lines(b"nonsense\n", _line(step=-1, steps=0), _line(step=1, steps=4, preview="?"), DONE))
-    told: list[Progress] = []
+    reported: list[Progress] = []
     async with _gpu(provider) as gpu:
-        made = await gpu.generate(PARAMS, jpeg(), told.append)
-    assert told == []
+        made = await gpu.generate(PARAMS, jpeg(), reported.append)
+    assert reported == []
     assert len(made.pictures) == 1
 
 
@@ -100,33 +100,33 @@ async def test_nonsense_between_the_steps_is_passed_over(provider: Provider) -> 
 async def test_a_failure_after_the_first_step_counts(
     provider: Provider, last: bytes, kind: type[BackendError]
 ) -> None:
-    """A 200 that turns out a failure is one: no half-made picture is paid for."""
+    """A failure after a status 200 is still a failure: nobody pays for a half-made picture."""
     provider.will(lines(_step(1), last))
     assert type(await _failure(provider)) is kind
 
 
-async def test_a_server_that_dies_in_between_leaves_it_unsure(provider: Provider) -> None:
-    """When the server is gone in the middle, the job may be tried once more."""
+async def test_a_server_that_dies_midway_leaves_the_outcome_unsure(provider: Provider) -> None:
+    """If the server dies in the middle, the job may be tried once more."""
 
-    async def dies(line: Line) -> None:
-        await line.receive()
+    async def dies(connection: Connection) -> None:
+        await connection.receive()
         whole = message(200, _step(1) + DONE, {"content-type": JSON_LINES})
-        line.writer.write(whole[:-40])
-        await line.writer.drain()
+        connection.writer.write(whole[:-40])
+        await connection.writer.drain()
 
     provider.will(dies)
     assert type(await _failure(provider)) is BackendUnsure
 
 
 async def test_cancelling_hangs_up(provider: Provider) -> None:
-    """Cancel reaches the server at once, so that the card stops working on it."""
+    """Cancel reaches the server at once, so that it stops working on the job."""
     hung_up = asyncio.Event()
     begun = asyncio.Event()
 
-    async def slow(line: Line) -> None:
-        await line.receive()
+    async def slow(connection: Connection) -> None:
+        await connection.receive()
         begun.set()
-        await line.reader.read()
+        await connection.reader.read()
         hung_up.set()
 
     provider.will(slow)
@@ -140,14 +140,14 @@ async def test_cancelling_hangs_up(provider: Provider) -> None:
 
 
 async def test_check_names_the_model(provider: Provider) -> None:
-    """An operator reads which model answers."""
+    """An operator sees which model answers."""
     provider.will(answer(200, b'{"status": "ok", "model": "sd3"}', {"content-type": "application/json"}))
     async with _gpu(provider) as gpu:
-        assert await gpu.check() == "The GPU server answers, with the model sd3."
+        assert await gpu.check() == "GPU server OK (model sd3)."
 
 
-async def test_check_knows_a_stranger(provider: Provider) -> None:
-    """An address where something else answers is found by `check`."""
+async def test_check_recognises_another_server(provider: Provider) -> None:
+    """`check` notices that something else answers at the address."""
     provider.will(answer(200, b"<html>", {"content-type": "text/html"}))
     async with _gpu(provider) as gpu:
         with pytest.raises(BackendDown) as caught:

@@ -22,7 +22,7 @@ from bot.errors import BackendDown, BackendFailed
 from bot.params import Img2ImgParams
 
 ROOT = Path(__file__).resolve().parents[3]
-SAMPLE = ROOT / "bot" / "assets" / "sample.jpg"
+SAMPLE = ROOT / "bot" / "demo" / "assets" / "sample.jpg"
 
 
 def photo(width: int = 192, height: int = 128, **extra: Any) -> bytes:
@@ -126,7 +126,7 @@ async def test_same_seed_same_bytes(painter: Painter) -> None:
     assert distance(opened(first), opened(other)) > 5
 
 
-async def test_samples(painter: Painter) -> None:
+async def test_four_samples_are_four_pictures(painter: Painter) -> None:
     """Four samples are four different pictures, each one made again alone by its own seed."""
     seen: list[Progress] = []
     made = await painter.generate(params(samples=4, seed=2**32 - 2), photo(), seen.append)
@@ -139,7 +139,7 @@ async def test_samples(painter: Painter) -> None:
     assert [p.step for p in seen] == [1, 2, 3, 4]
 
 
-async def test_progress(painter: Painter) -> None:
+async def test_progress_counts_every_layer(painter: Painter) -> None:
     """Progress counts every layer once, and its small previews come closer to the picture."""
     seen: list[Progress] = []
     made = await painter.generate(params(num_inference_steps=12), photo(512, 256), seen.append)
@@ -163,7 +163,7 @@ async def test_more_steps_are_finer(painter: Painter) -> None:
 
 
 @pytest.mark.parametrize("size", [(16, 16), (2048, 16), (16, 2048), (1024, 1024)])
-async def test_size(painter: Painter, size: tuple[int, int]) -> None:
+async def test_a_picture_keeps_its_size(painter: Painter, size: tuple[int, int]) -> None:
     """A picture comes back in the size it went in, and no larger than can be posted."""
     made = await painter.generate(params(num_inference_steps=3), photo(*size), ignore)
     assert opened(made.pictures[0].data).size == size
@@ -171,7 +171,7 @@ async def test_size(painter: Painter, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("strength", [0, 0.5])
-async def test_no_metadata(painter: Painter, strength: float) -> None:
+async def test_no_metadata_is_handed_on(painter: Painter, strength: float) -> None:
     """Nothing that a camera wrote into the picture is in the painted one."""
     exif = Image.Exif()
     exif[0x010E] = "where I live"
@@ -191,13 +191,15 @@ async def test_no_metadata(painter: Painter, strength: float) -> None:
         "blue " * 200,
     ],
 )
-async def test_hostile_prompt(painter: Painter, prompt: str) -> None:
+async def test_a_hostile_prompt_gets_a_picture(painter: Painter, prompt: str) -> None:
     """Whatever somebody writes as a prompt, they get a picture."""
     made = await painter.generate(params(prompt=prompt, negative_prompt=prompt), photo(32, 32), ignore)
     assert opened(made.pictures[0].data).size == (32, 32)
 
 
-async def test_cancel(painter: Painter, waiting: tuple[Callable[[Progress], None], asyncio.Event]) -> None:
+async def test_cancelling_ends_the_process(
+    painter: Painter, waiting: tuple[Callable[[Progress], None], asyncio.Event]
+) -> None:
     """Cancelling ends the painting's process before the cancelled call returns."""
     on_progress, begun = waiting
     task = asyncio.create_task(
@@ -211,7 +213,7 @@ async def test_cancel(painter: Painter, waiting: tuple[Callable[[Progress], None
     assert not children(os.getpid())
 
 
-async def test_cancel_at_once(painter: Painter) -> None:
+async def test_cancelling_at_once_leaves_nothing(painter: Painter) -> None:
     """Cancelling before the painting began leaves nothing behind either."""
     for turns in range(6):
         task = asyncio.create_task(painter.generate(params(), photo(32, 32), ignore))
@@ -223,7 +225,7 @@ async def test_cancel_at_once(painter: Painter) -> None:
     assert not children(os.getpid())
 
 
-async def test_child_dies(
+async def test_a_dead_child_fails_its_painting_alone(
     painter: Painter, waiting: tuple[Callable[[Progress], None], asyncio.Event]
 ) -> None:
     """A painting whose process dies fails with a sentence, and the next one works."""
@@ -241,7 +243,7 @@ async def test_child_dies(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_bot_told_to_stop(painter: Painter, number: int) -> None:
+async def test_a_stop_signal_lets_a_painting_finish(painter: Painter, number: int) -> None:
     """A stop meant for the bot, which reaches its children too, lets a painting under way be finished."""
 
     def stop(progress: Progress) -> None:
@@ -251,7 +253,7 @@ async def test_bot_told_to_stop(painter: Painter, number: int) -> None:
     assert (await painter.generate(params(), photo(64, 64), stop)).pictures
 
 
-async def test_not_a_picture(painter: Painter) -> None:
+async def test_what_is_no_picture_fails_with_a_reason(painter: Painter) -> None:
     """What is no picture fails with a sentence for the member and the reason for the log."""
     with pytest.raises(BackendFailed) as failure:
         await painter.generate(params(), b"<svg/>", ignore)
@@ -259,15 +261,15 @@ async def test_not_a_picture(painter: Painter) -> None:
     assert "try again" in str(failure.value)
 
 
-async def test_too_large(painter: Painter) -> None:
+async def test_a_picture_too_large_is_not_decoded(painter: Painter) -> None:
     """A picture larger than the bot ever sends is refused before it is decoded."""
     with pytest.raises(BackendFailed) as failure:
         await painter.generate(params(), photo(2064, 16), ignore)
     assert "2064 x 16" in failure.value.detail
 
 
-async def test_deadline() -> None:
-    """A painting that hangs fails at its deadline instead of holding its place for ever."""
+async def test_a_painting_that_hangs_fails_at_its_deadline() -> None:
+    """A painting that hangs fails at its deadline instead of holding its slot forever."""
     backend = Painter(deadline_s=0.5, pace_s=1.0)
 
     def stop(_progress: Progress) -> None:
@@ -281,19 +283,19 @@ async def test_deadline() -> None:
     await backend.aclose()
 
 
-async def test_error_in_progress(painter: Painter) -> None:
-    """When the bot stumbles over a progress report, the painting's process ends too."""
+async def test_an_error_in_a_progress_report_ends_the_process(painter: Painter) -> None:
+    """When handling a progress report fails, the painting's process ends too."""
 
-    def stumble(_progress: Progress) -> None:
+    def fail(_progress: Progress) -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        await painter.generate(params(), photo(64, 64), stumble)
+        await painter.generate(params(), photo(64, 64), fail)
     assert not children(os.getpid())
 
 
-async def test_one_at_a_time() -> None:
-    """No more paintings are under way than the operator allows; the others wait their turn."""
+async def test_no_more_paintings_at_once_than_allowed() -> None:
+    """No more paintings are under way than the operator allows; the others wait."""
     backend, at_once = Painter(concurrency_max=1), []
 
     def count(_progress: Progress) -> None:
@@ -305,12 +307,12 @@ async def test_one_at_a_time() -> None:
     await backend.aclose()
 
 
-async def test_check(painter: Painter) -> None:
+async def test_the_check_paints_for_real(painter: Painter) -> None:
     """The operator's check paints for real and says so in one sentence."""
-    assert await painter.check() == "The painter is well: it painted a small picture just now."
+    assert await painter.check() == "Painter OK (test picture made)."
 
 
-async def test_close(waiting: tuple[Callable[[Progress], None], asyncio.Event]) -> None:
+async def test_closing_ends_every_painting(waiting: tuple[Callable[[Progress], None], asyncio.Event]) -> None:
     """Closing ends every painting under way with an error, and takes no new one."""
     backend, (on_progress, begun) = Painter(), waiting
     task = asyncio.create_task(
@@ -349,8 +351,8 @@ async def end_of(process: int) -> None:
     os.close(descriptor)
 
 
-async def test_bot_killed(tmp_path: Path) -> None:
-    """When the bot is killed outright, its painting processes end by themselves."""
+async def test_children_end_with_a_killed_bot(tmp_path: Path) -> None:
+    """When the bot is killed outright, its painting processes end too."""
     picture = tmp_path / "in.jpg"
     picture.write_bytes(photo(32, 32))
     bot = await asyncio.create_subprocess_exec(
@@ -366,8 +368,8 @@ async def test_bot_killed(tmp_path: Path) -> None:
     await ended
 
 
-def test_says_what_it_is() -> None:
-    """Cards can tell that no model made these pictures and that they can be cancelled."""
+def test_cards_can_say_what_painted() -> None:
+    """Cards can say that no model made these pictures and offer to cancel them."""
     backend: Backend = Painter(concurrency_max=3)
     assert backend.name == "painter"
     assert backend.capabilities.label == "Painter"

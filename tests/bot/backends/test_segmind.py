@@ -1,4 +1,4 @@
-"""The hosted API as a backend: what is sent to it, what it says of itself, and who may see its key."""
+"""The hosted API as a backend: what is sent to it, its capabilities, and that its key is never shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bot.errors import BackendDown, BackendError, BackendFailed, BackendUnsure
 from bot.logs import RedactingFormatter, Redactor
 from bot.params import Img2ImgParams
 from tests.support import provider as service
-from tests.support.provider import API_KEY, Act, Provider, QuickClock
+from tests.support.provider import API_KEY, Behaviour, Provider, QuickClock
 
 PARAMS = Img2ImgParams(prompt="a fox in the snow", seed=7)
 
@@ -45,7 +45,7 @@ async def segmind(provider: Provider, clock: QuickClock) -> AsyncIterator[Segmin
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """Everything logged during the test, from DEBUG up, as the bot would write it without knowing the key."""
+    """Everything logged during the test, from DEBUG up, as the bot would log it without knowing the key."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(RedactingFormatter(Redactor()))
@@ -58,12 +58,12 @@ def log() -> Iterator[io.StringIO]:
 
 
 def unwatched(progress: Progress) -> None:
-    """Fail: the service tells no progress."""
+    """Fail: the API reports no progress."""
     raise AssertionError(progress)
 
 
 async def test_documented_body_and_header_arrive(segmind: SegmindBackend, provider: Provider) -> None:
-    """The service gets just the documented request, the picture byte by byte as it was given."""
+    """The service gets exactly the documented request, with the picture's bytes unchanged."""
     image = service.jpeg(size=(640, 480))
     params = Img2ImgParams(
         prompt="a fox",
@@ -96,7 +96,7 @@ async def test_documented_body_and_header_arrive(segmind: SegmindBackend, provid
 
 
 async def test_picture_comes_back_as_it_was_sent(segmind: SegmindBackend, provider: Provider) -> None:
-    """The picture is handed on byte by byte, with its seed and the operator's credits."""
+    """The picture's bytes are passed on unchanged, with its seed and the operator's credits."""
     data = service.jpeg("coral")
     provider.will(service.picture(data, {"x-remaining-credits": "12.34"}))
     generation = await segmind.generate(PARAMS, service.jpeg(), unwatched)
@@ -105,14 +105,14 @@ async def test_picture_comes_back_as_it_was_sent(segmind: SegmindBackend, provid
     assert generation.remaining_credits == 12.34
 
 
-async def test_samples_run_side_by_side(segmind: SegmindBackend, provider: Provider) -> None:
-    """Four pictures are made at once: none is answered before all four were asked for."""
+async def test_samples_run_concurrently(segmind: SegmindBackend, provider: Provider) -> None:
+    """Four pictures are made at once: none is answered before all four were requested."""
     gate = asyncio.Barrier(4)
 
-    async def together(line: service.Line) -> None:
-        await line.receive()
+    async def together(connection: service.Connection) -> None:
+        await connection.receive()
         await gate.wait()
-        await line.send(service.message(200, service.jpeg(), {"Content-Type": "image/jpeg"}))
+        await connection.send(service.message(200, service.jpeg(), {"Content-Type": "image/jpeg"}))
 
     provider.will(together)
     params = PARAMS.model_copy(update={"samples": 4})
@@ -126,10 +126,10 @@ async def test_cancelling_ends_every_call(segmind: SegmindBackend, provider: Pro
     left: asyncio.Queue[None] = asyncio.Queue()
     came = asyncio.Barrier(4)
 
-    async def notice(line: service.Line) -> None:
-        await line.receive()
+    async def notice(connection: service.Connection) -> None:
+        await connection.receive()
         await came.wait()
-        await line.reader.read()
+        await connection.reader.read()
         left.put_nowait(None)
 
     provider.will(notice)
@@ -145,7 +145,7 @@ async def test_cancelling_ends_every_call(segmind: SegmindBackend, provider: Pro
 
 
 async def test_deadline_is_per_call(provider: Provider, clock: QuickClock) -> None:
-    """A dripping service costs the member one doubtful answer at the deadline, not an endless wait."""
+    """A service that sends byte by byte is given up at the deadline, not waited for endlessly."""
     provider.will(service.drip)
     segmind = segmind_at(provider.url, clock, deadline_s=0.3)
     with pytest.raises(BackendUnsure):
@@ -155,23 +155,23 @@ async def test_deadline_is_per_call(provider: Provider, clock: QuickClock) -> No
 
 
 async def test_throttled_job_ends_with_its_picture(segmind: SegmindBackend, provider: Provider) -> None:
-    """A job that is told to slow down waits and gets its picture."""
+    """A rate-limited job waits and gets its picture."""
     provider.will(service.error(429, headers={"Retry-After": "3"}), service.picture())
     assert (await segmind.generate(PARAMS, service.jpeg(), unwatched)).pictures
     assert provider.posts == 2
 
 
-async def test_check_tells_the_credits(segmind: SegmindBackend, provider: Provider) -> None:
-    """The operator reads in one sentence that the key works and what is left, free credits included."""
+async def test_check_reports_the_credits(segmind: SegmindBackend, provider: Provider) -> None:
+    """The operator sees in one sentence that the key works and what is left, free credits included."""
     provider.will(service.answer(200, b'{"credits": 12.3, "free-credits": 0.04}'))
-    assert await segmind.check() == "Segmind answers; 12.34 credits are left."
+    assert await segmind.check() == "Segmind OK (12.34 credits left)."
     (request,) = provider.received
     assert (request.method, request.path) == ("GET", "/v1/get-user-credits")
     assert request.headers["x-api-key"] == API_KEY
 
 
-async def test_check_tells_a_refused_key(segmind: SegmindBackend, provider: Provider) -> None:
-    """A key that the service doesn't know is noticed by the check."""
+async def test_check_reports_a_refused_key(segmind: SegmindBackend, provider: Provider) -> None:
+    """The check notices a key that the service doesn't know."""
     provider.will(service.error(401, "invalid key"))
     with pytest.raises(BackendDown) as caught:
         await segmind.check()
@@ -180,19 +180,18 @@ async def test_check_tells_a_refused_key(segmind: SegmindBackend, provider: Prov
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"credits": NaN}', b'{"credits": "many"}', b"<html>"])
 async def test_check_survives_any_answer(segmind: SegmindBackend, provider: Provider, body: bytes) -> None:
-    """A check whose answer is no balance says so."""
+    """The check reports an answer that is not a balance."""
     provider.will(service.answer(200, body))
     with pytest.raises(BackendFailed, match="can't be read"):
         await segmind.check()
 
 
-def test_it_says_what_it_can(clock: QuickClock) -> None:
-    """The bot is told that a model makes the picture, without progress and without a cancel."""
+def test_it_reports_its_capabilities(clock: QuickClock) -> None:
+    """The bot knows that a model makes the picture, and that it can't be cancelled."""
     segmind: Backend = SegmindBackend(api_key=SecretStr(API_KEY), clock=clock, concurrency_max=9)
     assert segmind.name == "segmind"
     assert segmind.capabilities.label == "Stable Diffusion 3 Medium (Segmind)"
     assert segmind.capabilities.uses_model
-    assert not segmind.capabilities.reports_progress
     assert not segmind.capabilities.can_cancel
     assert (segmind.capabilities.concurrency_max, segmind.capabilities.typical_s) == (9, 7.43)
 
@@ -214,29 +213,29 @@ ECHOES = [
 ]
 
 
-@pytest.mark.parametrize("act", ECHOES)
+@pytest.mark.parametrize("behaviour", ECHOES)
 async def test_key_is_seen_nowhere(
-    segmind: SegmindBackend, provider: Provider, log: io.StringIO, act: Act
+    segmind: SegmindBackend, provider: Provider, log: io.StringIO, behaviour: Behaviour
 ) -> None:
-    """Even a service that repeats the key in all it says gets it into no log line and no error."""
-    provider.will(act)
-    said = [repr(segmind), repr(vars(segmind))]
+    """Even if a service repeats the key in everything it sends, no log line and no error contains it."""
+    provider.will(behaviour)
+    shown = [repr(segmind), repr(vars(segmind))]
     for call in (segmind.generate(PARAMS, service.jpeg(), unwatched), segmind.check()):
         try:
             await call
         except BackendError as exc:
             logging.getLogger("bot").exception("A job failed: %s", exc.detail)
-            said += [str(exc), repr(exc), exc.detail, *traceback.format_exception(exc)]
+            shown += [str(exc), repr(exc), exc.detail, *traceback.format_exception(exc)]
     assert provider.connections
     assert "httpcore" in log.getvalue()
     assert API_KEY not in log.getvalue()
-    assert API_KEY not in "".join(said)
+    assert API_KEY not in "".join(shown)
 
 
 async def test_key_is_in_no_raw_log_record(
     segmind: SegmindBackend, provider: Provider, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not even logs that nobody redacts hold the key, as long as the service doesn't repeat it."""
+    """Even unredacted logs don't contain the key, as long as the service doesn't repeat it."""
     provider.will(service.picture(), service.error(401), service.reset_after_body)
     with caplog.at_level(logging.DEBUG):
         for _ in range(3):

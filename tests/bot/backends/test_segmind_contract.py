@@ -1,4 +1,4 @@
-"""What each status, header and body of the contract comes to."""
+"""What each status, header and body of the contract leads to."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from bot.backends.base import Generation
-from bot.backends.http import DETAIL_CHARS_MAX, PaidHttp
+from bot.backends.http import DETAIL_CHARS_MAX
 from bot.backends.segmind_contract import (
     OPTION_WORDS,
     PATH,
     Contract,
     error_of,
-    looks_whole,
+    looks_complete,
     remaining_credits,
 )
 from bot.errors import (
@@ -33,24 +33,24 @@ from bot.errors import (
 )
 from bot.params import Img2ImgParams
 from tests.support import provider as service
-from tests.support.provider import API_KEY, Act, Provider, QuickClock
+from tests.support.provider import API_KEY, Behaviour, Provider, QuickClock
 
 PARAMS = Img2ImgParams(prompt="a fox", seed=2**32 - 2)
 
 
 @pytest.fixture
 async def contract(provider: Provider, clock: QuickClock) -> AsyncIterator[Contract]:
-    """The contract, spoken to the service."""
-    http = PaidHttp(
-        base_url=provider.url,
-        api_key=SecretStr(API_KEY),
+    """A client of the service."""
+    contract = Contract(
+        provider.url,
+        SecretStr(API_KEY),
         clock=clock,
         jitter=random.Random(7),
         deadline_s=30.0,
         connect_timeout_s=5.0,
     )
-    yield Contract(http)
-    await http.aclose()
+    yield contract
+    await contract.aclose()
 
 
 async def made(contract: Contract, samples: int = 1) -> Generation:
@@ -87,7 +87,7 @@ STATUSES = [
 async def test_status_leads_to_its_outcome(
     contract: Contract, provider: Provider, status: int, kind: type[BackendError]
 ) -> None:
-    """Each status ends the job as the contract's table says, after one call, or five where throttled."""
+    """Each status ends the job as the contract says, after one call, or five if throttled."""
     provider.will(service.error(status, "nope"))
     with pytest.raises(BackendError) as caught:
         await made(contract)
@@ -99,10 +99,10 @@ async def test_status_leads_to_its_outcome(
 
 @pytest.mark.parametrize("status", [402, 406])
 @pytest.mark.parametrize("text", ["Not enough credits", "insufficient CREDITS", "Your balance is 0"])
-async def test_missing_credits_are_told_apart(
+async def test_missing_credits_are_recognised(
     contract: Contract, provider: Provider, status: int, text: str
 ) -> None:
-    """A 406 about credits says that the bot's own credits are used up."""
+    """A 402 or 406 about credits means that the bot itself has run out of credits."""
     provider.will(service.error(status, text))
     with pytest.raises(BackendOutOfCredits, match="credits"):
         await made(contract)
@@ -124,29 +124,29 @@ async def test_missing_credits_are_told_apart(
 async def test_refusal_names_the_option(
     contract: Contract, provider: Provider, status: int, text: str, words: str
 ) -> None:
-    """Who chose an option that the service refuses is told which one it was."""
+    """A member who chose an option that the service refuses sees which one it was."""
     provider.will(service.answer(status, text.encode()))
     with pytest.raises(BackendRefused, match=words):
         await made(contract)
 
 
 async def test_refusal_in_another_form_names_the_option(contract: Contract, provider: Provider) -> None:
-    """A validation error as ASGI servers write it is read as well."""
+    """A validation error in the form of ASGI servers is understood as well."""
     body = {"detail": [{"loc": ["body", "guidance_scale"], "msg": "too much", "type": "less_than_equal"}]}
     provider.will(service.answer(422, json.dumps(body).encode()))
     with pytest.raises(BackendRefused, match="refused the guidance"):
         await made(contract)
 
 
-async def test_too_large_picture_is_told(contract: Contract, provider: Provider) -> None:
+async def test_too_large_picture_is_reported(contract: Contract, provider: Provider) -> None:
     """A 413 asks for a smaller picture."""
     provider.will(service.error(413))
     with pytest.raises(BackendRefused, match="smaller"):
         await made(contract)
 
 
-async def test_foreign_words_stay_short_and_harmless(contract: Contract, provider: Provider) -> None:
-    """What the service says reaches the log short, on one line and without the key, and a member never."""
+async def test_foreign_text_stays_short_and_harmless(contract: Contract, provider: Provider) -> None:
+    """The service's text is logged short, on one line and without the key, and never shown to a member."""
     provider.will(service.error(500, f"\nERROR root: \u202e{API_KEY} " + "x" * 10_000))
     with pytest.raises(BackendFailed) as caught:
         await made(contract)
@@ -160,7 +160,7 @@ async def test_foreign_words_stay_short_and_harmless(contract: Contract, provide
     "body", [b"", b"{", b"[" * 60_000, b"\xff\xfe", b'{"error": {"message": "strength"}}', b"null"]
 )
 async def test_any_error_body_is_survived(contract: Contract, provider: Provider, body: bytes) -> None:
-    """A refusal counts whatever its explanation looks like."""
+    """A refusal is recognised whatever its explanation looks like."""
     provider.will(service.answer(400, body, {"Content-Type": "application/json"}))
     with pytest.raises(BackendRefused):
         await made(contract)
@@ -188,7 +188,7 @@ def as_json(data: bytes, prefix: str = "") -> bytes:
 async def test_picture_is_found_in_any_form(
     contract: Contract, provider: Provider, content_type: str, body: bytes, data: bytes
 ) -> None:
-    """A whole picture is taken as bytes or out of JSON, whatever it is declared as."""
+    """A complete picture is accepted as bytes or in JSON, whatever its declared type."""
     provider.will(service.answer(200, body, {"Content-Type": content_type}))
     generation = await made(contract)
     assert [picture.data for picture in generation.pictures] == [data]
@@ -212,12 +212,12 @@ async def test_picture_is_found_in_any_form(
         ("image/gif", b"GIF89a"),
     ],
 )
-async def test_good_status_without_a_picture_is_in_doubt(
+async def test_good_status_without_a_picture_is_unsure(
     contract: Contract, provider: Provider, content_type: str, body: bytes
 ) -> None:
-    """A 200 without a whole picture may have been charged and counts as in doubt."""
+    """A 200 without a complete picture may have been charged, so the outcome is unsure."""
     provider.will(service.answer(200, body, {"Content-Type": content_type}))
-    with pytest.raises(BackendUnsure, match="isn't a whole picture") as caught:
+    with pytest.raises(BackendUnsure, match="isn't a complete picture") as caught:
         await made(contract)
     assert caught.value.detail == f"200: {content_type}, {len(body)} bytes"
     assert provider.posts == 1
@@ -227,7 +227,7 @@ async def test_good_status_without_a_picture_is_in_doubt(
 async def test_lying_headers_are_survived(
     contract: Contract, provider: Provider, headers: dict[str, str]
 ) -> None:
-    """A picture shorter than declared is in doubt; one that claims a packing it hasn't is taken as it is."""
+    """A picture shorter than declared is unsure; one with a wrong content encoding is accepted as it is."""
     provider.will(service.picture(headers=headers))
     if "Content-Length" in headers:
         with pytest.raises(BackendUnsure):
@@ -236,8 +236,8 @@ async def test_lying_headers_are_survived(
         assert (await made(contract)).pictures
 
 
-async def test_samples_are_calls_of_their_own(contract: Contract, provider: Provider) -> None:
-    """Three pictures are three calls for one each, with seeds that follow and wrap, in order."""
+async def test_each_sample_is_a_call_of_its_own(contract: Contract, provider: Provider) -> None:
+    """Three pictures are three calls for one each, in order, with consecutive seeds that wrap around."""
     generation = await made(contract, samples=3)
     seeds = [2**32 - 2, 2**32 - 1, 0]
     assert [(picture.index, picture.seed) for picture in generation.pictures] == list(enumerate(seeds))
@@ -248,9 +248,9 @@ async def test_samples_are_calls_of_their_own(contract: Contract, provider: Prov
 
 @pytest.mark.parametrize("failing", [service.error(500), service.error(401), service.reset_after_body])
 async def test_what_came_is_kept_when_others_fail(
-    contract: Contract, provider: Provider, failing: Act
+    contract: Contract, provider: Provider, failing: Behaviour
 ) -> None:
-    """Who asked for three pictures gets those that came, and is not charged for the others."""
+    """A member who asked for three pictures gets those that arrived, and isn't charged for the others."""
     provider.will(service.picture(), failing, service.picture())
     generation = await made(contract, samples=3)
     assert len(generation.pictures) == 2
@@ -258,7 +258,7 @@ async def test_what_came_is_kept_when_others_fail(
 
 
 @pytest.mark.parametrize(
-    ("acts", "kind"),
+    ("behaviours", "kind"),
     [
         ([service.error(500), service.error(401)], BackendDown),
         ([service.error(400), service.error(406, "no credits")], BackendOutOfCredits),
@@ -266,20 +266,20 @@ async def test_what_came_is_kept_when_others_fail(
         ([service.error(500), service.error(503)], BackendUnsure),
     ],
 )
-async def test_the_most_telling_failure_is_told(
-    contract: Contract, provider: Provider, acts: list[Act], kind: type[BackendError]
+async def test_the_most_important_failure_is_raised(
+    contract: Contract, provider: Provider, behaviours: list[Behaviour], kind: type[BackendError]
 ) -> None:
-    """Where every picture failed, the member hears the reason that something can be done about."""
-    provider.will(*acts)
+    """If every picture failed, the member sees the reason that something can be done about."""
+    provider.will(*behaviours)
     with pytest.raises(BackendError) as caught:
         await made(contract, samples=2)
     assert type(caught.value) is kind
 
 
 async def test_lowest_credits_of_several_count(contract: Contract, provider: Provider) -> None:
-    """The operator's balance is the lowest that any of the calls told, whatever order they ended in."""
+    """The operator's balance is the lowest that any of the calls reported, in whatever order they ended."""
     provider.will(
-        *(service.picture(headers={"x-remaining-credits": told}) for told in ("3.5", "nan", "-0.25", "9"))
+        *(service.picture(headers={"x-remaining-credits": left}) for left in ("3.5", "nan", "-0.25", "9"))
     )
     assert (await made(contract, samples=4)).remaining_credits == -0.25
 
@@ -303,37 +303,37 @@ async def test_lowest_credits_of_several_count(contract: Contract, provider: Pro
 async def test_credits_are_read_with_care(
     contract: Contract, provider: Provider, headers: dict[str, str], credits_left: float | None
 ) -> None:
-    """A balance that is no number is no balance; one below zero is."""
+    """A balance that isn't a finite number is ignored; a negative one is not."""
     provider.will(service.picture(headers=headers))
     assert (await made(contract)).remaining_credits == credits_left
 
 
 @given(st.text())
-def test_no_credits_header_breaks_the_job(told: str) -> None:
+def test_no_credits_header_breaks_the_job(header: str) -> None:
     """Whatever the header says, the picture is delivered."""
-    remaining_credits({"x-remaining-credits": told})
+    remaining_credits({"x-remaining-credits": header})
 
 
 @given(st.binary())
 def test_any_bytes_are_judged(data: bytes) -> None:
-    """Bytes that end before a picture could are never taken for one."""
-    assert not looks_whole(data) or len(data) >= 4
+    """Bytes too short for a picture are never taken for one."""
+    assert not looks_complete(data) or len(data) >= 4
 
 
 @pytest.mark.parametrize("whole", [service.jpeg(), service.png(), service.webp()])
 def test_every_truncation_is_noticed(whole: bytes) -> None:
-    """A picture that lost its end, by however little, is not taken for whole."""
-    assert looks_whole(whole)
-    assert not any(looks_whole(whole[:length]) for length in range(len(whole)))
+    """A picture that was cut off, even by one byte, is not taken for a complete one."""
+    assert looks_complete(whole)
+    assert not any(looks_complete(whole[:length]) for length in range(len(whole)))
 
 
 @given(st.integers(100, 999).filter(lambda status: not 200 <= status < 300), st.text())
 def test_every_status_has_a_meaning(status: int, message: str) -> None:
-    """No status, listed or not, ends in anything but a sentence for the member."""
+    """Every status, listed or not, leads to a sentence for the member."""
     error = error_of(status, message=message, detail="x")
-    assert "nothing" in str(error)
+    assert "weren't charged" in str(error)
 
 
 def test_every_attribute_has_a_word() -> None:
-    """Each attribute that is sent can be named to the member who chose it."""
+    """Every attribute that is sent has a name that members know."""
     assert set(OPTION_WORDS) == set(PARAMS.body("")) - {"base64"}

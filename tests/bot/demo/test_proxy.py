@@ -1,4 +1,4 @@
-"""The demo's door: presses count however late they come, and nobody else gets in."""
+"""The demo's proxy: presses on outdated pages count, and only this machine is served."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bot.errors import OperatorError
 
 @pytest.fixture
 async def demo() -> AsyncIterator[Demo]:
-    """A demo that paints as fast as it can."""
+    """A demo that paints as fast as possible."""
     async with open_demo(step_s=0) as running:
         yield running
 
@@ -46,14 +46,14 @@ class Page:
         answer = await client.post("/api/pages", json={})
         return cls(client, answer.json())
 
-    async def look(self) -> dict[str, Any]:
-        """See what is new, as the page does twice a second."""
+    async def poll(self) -> dict[str, Any]:
+        """Poll, as the page does twice a second."""
         answer = await self._client.get("/api/state", headers=self._headers)
         self.state = answer.json()
         return self.state
 
     async def credits(self) -> dict[str, Any]:
-        """Send /credits from what this tab saw last."""
+        """Send /credits show from the snapshot that this tab has."""
         answer = await self._client.get("/api/commands", headers=self._headers)
         entry = next(entry for entry in answer.json()["entries"] if entry["invocation"] == "credits show")
         self._presses += 1
@@ -76,34 +76,34 @@ class Page:
 
 
 def _compact(body: dict[str, Any]) -> bytes:
-    """Return JSON as a browser writes it."""
+    """Return compact JSON, as a browser sends it."""
     return httpx.Request("POST", "http://localhost", json=body).content
 
 
 async def test_a_press_on_an_outdated_page_counts(client: httpx.AsyncClient) -> None:
-    """Who presses before the page has caught up with what was published is served all the same."""
+    """A press counts even if the page has not caught up with the newest snapshot."""
     late, other = await Page.open(client), await Page.open(client)
     seen = late.state["publishedRevision"]
     assert (await other.credits())["settlement"] == "settled"
-    await other.look()
+    await other.poll()
     receipt = await late.credits()
     assert receipt["settlement"] == "settled"
     assert receipt["revision"] > seen + 1
     assert not receipt["diagnostics"]
 
 
-async def test_a_page_sees_what_is_new_when_it_looks(demo: Demo, client: httpx.AsyncClient) -> None:
-    """What the bot has sent is published to a page that looks; where nothing is new, nothing is."""
+async def test_a_page_sees_what_is_new_when_it_polls(demo: Demo, client: httpx.AsyncClient) -> None:
+    """What the bot has sent is published when a page polls, and only if there is anything new."""
     page = await Page.open(client)
-    settled = (await page.look())["publishedRevision"]
-    assert (await page.look())["publishedRevision"] == settled
+    settled = (await page.poll())["publishedRevision"]
+    assert (await page.poll())["publishedRevision"] == settled
     member = demo.preview.viewers[0]
     await member.slash(demo.preview.channel, "credits show")
-    assert (await page.look())["publishedRevision"] == settled + 1
+    assert (await page.poll())["publishedRevision"] == settled + 1
 
 
-async def test_only_this_machine_gets_in(client: httpx.AsyncClient) -> None:
-    """A page under another name, or of another origin, gets nothing from the demo."""
+async def test_only_this_machine_is_served(client: httpx.AsyncClient) -> None:
+    """A page under another host name, or of another origin, is refused."""
     elsewhere = await client.get("/", headers={"Host": "somewhere.example"})
     assert elsewhere.status_code == 403
     foreign = await client.post("/api/pages", json={}, headers={"Origin": "http://somewhere.example"})
@@ -111,16 +111,16 @@ async def test_only_this_machine_gets_in(client: httpx.AsyncClient) -> None:
 
 
 async def test_the_page_keeps_the_newest_message_in_view(client: httpx.AsyncClient) -> None:
-    """The page that is served brings the demo's own script along."""
+    """The page includes the demo's own script."""
     page = await client.get("/")
     assert '<script type="module" src="/demo.js"></script>' in page.text
     assert "following" in (await client.get("/demo.js")).text
 
 
-async def test_a_taken_port_is_said_in_a_sentence() -> None:
-    """Who asks for a port that is taken is told to choose another."""
+async def test_a_port_in_use_is_one_sentence() -> None:
+    """An operator who asks for a port in use is asked to choose another."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(OperatorError, match=f"Port {port} is taken; choose another with --port"):
+        with pytest.raises(OperatorError, match=f"Port {port} is already in use; choose another with --port"):
             async with open_demo(port=port):
                 pass

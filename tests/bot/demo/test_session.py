@@ -34,7 +34,7 @@ WAIT_END_S: Final = 60
 
 @dataclass(frozen=True)
 class RunningDemo:
-    """A demo that somebody has started in a terminal, and what it printed there."""
+    """A demo started in a terminal, and what it printed there."""
 
     url: str
     sample: Path
@@ -48,7 +48,7 @@ class RunningDemo:
 
 @contextmanager
 def running_demo() -> Iterator[RunningDemo]:
-    """Start the command, without settings of the developer's own."""
+    """Start the command without the developer's own settings."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("IMG2IMG_")}
     command = [sys.executable, "-m", "bot", "demo", "--no-browser", "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, env=own, stdout=subprocess.PIPE, text=True) as process:
@@ -82,28 +82,28 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[RunningDemo]:
-    """A demo; each test leaves it with nothing running."""
+    """A demo; each test leaves it without running jobs."""
     with running_demo() as running:
         yield running
 
 
 @pytest.fixture
 def visitor(browser: Browser, demo: RunningDemo) -> Iterator[Visitor]:
-    """Somebody who has just opened the page on a desktop."""
+    """A visitor who has just opened the page on a desktop."""
     with visit(browser, demo.url) as opened:
         yield opened
 
 
 @pytest.fixture
 def small(demo: RunningDemo, tmp_path: Path) -> Path:
-    """A small picture, which is painted fast."""
+    """A small picture, which is painted quickly."""
     path = tmp_path / "small.png"
     Image.open(demo.sample).resize((320, 213)).save(path)
     return path
 
 
 def test_the_sample_can_be_saved_from_the_page(visitor: Visitor, demo: RunningDemo) -> None:
-    """The welcome says what to do and holds the sample, to be saved without looking for its path."""
+    """The welcome message says what to do and contains the sample, so nobody has to look for its path."""
     welcome = visitor.messages.first
     expect(welcome).to_contain_text("/img2img")
     welcome.locator("img.attachment-image").hover()
@@ -113,10 +113,10 @@ def test_the_sample_can_be_saved_from_the_page(visitor: Visitor, demo: RunningDe
 
 
 def test_a_member_without_allowance_is_refused_in_private(visitor: Visitor, small: Path) -> None:
-    """Whose allowance a moderator sets to 0 is refused with a sentence that nobody else sees."""
+    """A member whose allowance is 0 is refused with a sentence that nobody else sees."""
     visitor.view_as("moderator")
-    told = visitor.ask("quota set", member="second-member", allowance="0")
-    expect(told).to_contain_text("is now 0")
+    outcome = visitor.ask("quota set", member="second-member", allowance="0")
+    expect(outcome).to_contain_text("is now 0")
 
     visitor.view_as("second-member")
     refusal = visitor.ask("img2img", file=small, prompt="ink")
@@ -128,15 +128,15 @@ def test_a_member_without_allowance_is_refused_in_private(visitor: Visitor, smal
     expect(refusal).to_have_count(0)
 
 
-def test_a_member_sees_what_he_can_spend(visitor: Visitor) -> None:
-    """/credits tells a member alone what he can spend and when his allowance is back."""
+def test_members_see_what_they_can_spend(visitor: Visitor) -> None:
+    """/credits show privately reports what a member can spend and when their allowance renews."""
     card = visitor.ask("credits show")
     expect(card).to_contain_text("Only you can see this")
     expect(card).to_contain_text(re.compile(r"Daily allowance: \d+ of \d+ left, full again in \d+"))
 
 
 def test_a_member_watches_the_picture_being_painted(visitor: Visitor, demo: RunningDemo) -> None:
-    """Who types /img2img gets a card at once, sees the steps count up, and then the painted picture."""
+    """After /img2img a card appears at once, its steps count up, and then it shows the painted picture."""
     card = visitor.ask("img2img", file=demo.sample, prompt="an oil painting of a cat at dusk")
     expect(card).to_contain_text("an oil painting of a cat at dusk")
     expect(card).to_contain_text("Asked by @member")
@@ -152,7 +152,7 @@ def test_a_member_watches_the_picture_being_painted(visitor: Visitor, demo: Runn
 
 
 def test_every_press_makes_another_picture(visitor: Visitor, small: Path) -> None:
-    """Reroll, twice, and both variations each give a picture of their own with a seed of its own."""
+    """Two rerolls and both variations each give a different picture with a different seed."""
     first = visitor.ask("img2img", file=small, prompt="ink", steps="4")
     _finished(first)
     labels = ["Reroll", "Reroll", "Vary (subtle)", "Vary (strong)"]
@@ -169,7 +169,7 @@ def test_every_press_makes_another_picture(visitor: Visitor, small: Path) -> Non
 
 
 def test_four_samples_are_four_pictures(visitor: Visitor, small: Path) -> None:
-    """Who asks for four samples gets four different pictures and can vary any one of them."""
+    """Four samples are four different pictures, and each can be varied."""
     card = visitor.ask("img2img", file=small, prompt="watercolour", steps="2", samples="4")
     _finished(card)
     expect(card.locator("img.gallery-image")).to_have_count(4)
@@ -178,7 +178,7 @@ def test_four_samples_are_four_pictures(visitor: Visitor, small: Path) -> None:
 
 
 def test_cancelling_costs_nothing(visitor: Visitor, small: Path) -> None:
-    """A job that waits is cancelled by its button, and so is one that runs; neither is charged."""
+    """The button cancels waiting and running jobs alike; neither is charged."""
     visitor.view_as("moderator")
     visitor.ask("quota grant", member="moderator", amount="100")
     before = _can_spend(visitor)
@@ -206,7 +206,7 @@ def test_a_phone_shows_whole_cards(browser: Browser, demo: RunningDemo, small: P
 
 
 def test_the_page_can_end_the_demo(browser: Browser) -> None:
-    """Who ends the session on the page ends the command, too."""
+    """Ending the session on the page ends the command, too."""
     with running_demo() as demo, visit(browser, demo.url) as visitor:
         visitor.page.get_by_text("More", exact=True).click()
         visitor.page.get_by_role("button", name="End preview session").click()
@@ -215,7 +215,7 @@ def test_the_page_can_end_the_demo(browser: Browser) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_the_demo_leaves_nothing_behind(number: signal.Signals) -> None:
-    """Ctrl-C or SIGTERM ends the demo at once, and its folder is gone."""
+    """Ctrl-C or SIGTERM ends the demo at once and removes its folder."""
     with running_demo() as demo:
         assert demo.sample.exists()
         assert demo.end(number) == 0
@@ -223,7 +223,7 @@ def test_the_demo_leaves_nothing_behind(number: signal.Signals) -> None:
 
 
 def _steps_seen(card: Locator) -> list[int]:
-    """Return the steps that the card showed, in order, until it ended; the page is never reloaded."""
+    """Return the steps that the card showed, in order, until the job ended; the page is never reloaded."""
     seen: list[int] = []
     while not ENDED.search(text := card.inner_text()):
         shown = re.search(r"Step (\d+) of 20", text)

@@ -9,10 +9,11 @@ import discord
 import pytest
 from discord import ui
 
+from bot.actors import Person
 from bot.errors import JobGone
 from bot.gateway.buttons import JobButton, PersistentButton, ProposalButton
 from bot.gateway.client import BUTTON_OPERATIONS
-from bot.jobs.service import STRONG_STRENGTH, SUBTLE_STRENGTH
+from bot.jobs.service import VARIATION_STRENGTHS
 from db.operations import Operation
 from tests.support.discord_wire import ALICE_ID, GUILD_ID, open_wire
 from tests.support.live_bot import Brush, living
@@ -96,9 +97,9 @@ async def test_an_error_of_a_press_is_explained() -> None:
 @pytest.mark.parametrize(
     ("custom_id", "operation", "strength"),
     [
-        ("i2i:subtle:{job}:0", Operation.VARY_SUBTLE, SUBTLE_STRENGTH),
-        ("i2i:strong:{job}:0", Operation.VARY_STRONG, STRONG_STRENGTH),
-        ("i2i:vary_strong:{job}:0", Operation.VARY_STRONG, STRONG_STRENGTH),
+        ("i2i:subtle:{job}:0", Operation.VARY_SUBTLE, VARIATION_STRENGTHS[Operation.VARY_SUBTLE]),
+        ("i2i:strong:{job}:0", Operation.VARY_STRONG, VARIATION_STRENGTHS[Operation.VARY_STRONG]),
+        ("i2i:vary_strong:{job}:0", Operation.VARY_STRONG, VARIATION_STRENGTHS[Operation.VARY_STRONG]),
     ],
 )
 async def test_an_old_button_still_makes_its_variation(
@@ -113,7 +114,7 @@ async def test_an_old_button_still_makes_its_variation(
         await wire.press(custom_id.format(job=event["id"]))
         await wire.until(lambda: sum(bool(m.files) for m in wire.messages.values()) == 2)
         await life.settled()
-        newest, _ = await life.app.jobs.history(guild_id=GUILD_ID, user_id=ALICE_ID)
+        newest, _ = await life.app.job_records.history(Person(GUILD_ID, ALICE_ID))
         assert (newest.job.operation, newest.params.strength) == (operation, strength)
         assert newest.job.parent_id == int(event["id"])
 

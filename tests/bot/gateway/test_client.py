@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bot.actors import Person
 from bot.errors import JobGone, OperatorError, UnusablePicture
 from bot.gateway import client as module
 from bot.gateway.buttons import JobButton, PersistentButton, ProposalButton
@@ -62,12 +63,12 @@ class Presses:
         self.client = Img2ImgBot()
         self.recorded: list[Any] = []
         self.handled: list[PersistentButton] = []
-        app: Any = SimpleNamespace(trail=SimpleNamespace(pressed=self._record))
+        app: Any = SimpleNamespace(audit_log=SimpleNamespace(record_press=self._record))
         self.client.app = app
         self.interaction: Any = SimpleNamespace(guild_id=1, user=SimpleNamespace(id=2))
 
-    async def _record(self, operation: str, **ids: int) -> None:
-        self.recorded.append((operation, ids))
+    async def _record(self, operation: Operation, person: Person, *, job_id: int) -> None:
+        self.recorded.append((operation, person, job_id))
 
     async def handle(self, _interaction: Any, button: PersistentButton) -> None:
         """Take a press."""
@@ -81,7 +82,7 @@ async def test_the_press_of_a_jobs_button_is_recorded_and_handled() -> None:
     button = JobButton.make(Operation.REROLL, 7, label="Reroll")
     await presses.client.pressed(presses.interaction, button)
     assert presses.handled == [button]
-    assert presses.recorded == [("reroll", {"guild_id": 1, "user_id": 2, "job_id": 7})]
+    assert presses.recorded == [(Operation.REROLL, Person(1, 2), 7)]
 
 
 async def test_the_press_of_a_proposals_button_is_not_taken_for_a_jobs() -> None:

@@ -11,18 +11,10 @@ import pytest
 from discord import app_commands
 
 from bot.errors import LimitReached, NotAllowed, NotEnoughCredits
-from bot.gateway.interactions import (
-    BROKEN,
-    GONE_CODES,
-    NO_DISK,
-    NOT_A_MEMBER,
-    NOT_IN_A_SERVER,
-    explain,
-    reply,
-    sentence_of,
-)
+from bot.gateway.interactions import BROKEN, GONE_CODES, explain, reply
 from bot.gateway.modals import GuardedModal
-from db.database import DatabaseBrokenError
+from bot.gateway.sentences import NO_DISK, NOT_A_MEMBER, NOT_IN_A_SERVER, sentence_of
+from db.database import CommitFailed
 from tests.support.discord_wire import open_wire
 from tests.support.live_bot import Brush, living
 
@@ -98,7 +90,7 @@ def test_a_value_that_is_no_option_is_repeated_only_if_harmless(value: object, s
     [
         (LimitReached("Too much."), "Too much."),
         (NotEnoughCredits("Wait until", until=1_790_000_000.5), "Wait until <t:1790000000:R>."),
-        (DatabaseBrokenError("disk I/O error"), NO_DISK),
+        (CommitFailed("disk I/O error"), NO_DISK),
         (app_commands.NoPrivateMessage(), NOT_IN_A_SERVER),
         (app_commands.MissingPermissions(["manage_guild"]), str(NotAllowed())),
         (app_commands.CheckFailure(), str(NotAllowed())),

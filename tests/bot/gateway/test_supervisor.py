@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from bot.errors import OperatorError, UnusablePicture
-from bot.gateway.supervisor import BACKOFF_S_MAX, DELIVERY_RESERVE_S, RESTARTING, STABLE_S, Supervisor
+from bot.gateway.supervisor import BACKOFF_S_MAX, DELIVERY_RESERVE_S, STABLE_S, Supervisor
+from bot.jobs.service import PauseReason
 from tests.support.clock import SteppedClock, settle
 
 
@@ -50,11 +51,12 @@ class Stage:
         self.happened: list[str] = []
         self.clients: list[Client] = []
         self.clock = SteppedClock()
+        self.pauses: list[PauseReason] = []
         self.draining: asyncio.Event | None = None
         self.supervisor = Supervisor(cast("Any", self._make_client))
         self.app: Any = SimpleNamespace(
             clock=self.clock,
-            jobs=SimpleNamespace(paused=None),
+            jobs=SimpleNamespace(pause=self.pauses.append),
             dispatcher=SimpleNamespace(drain=self._drain),
             settings=SimpleNamespace(shutdown_grace_s=grace_s),
         )
@@ -121,7 +123,7 @@ async def test_a_stop_keeps_part_of_its_grace_for_delivery(
     await settle()
     stage.supervisor.stop()
     await running
-    assert stage.app.jobs.paused == RESTARTING
+    assert stage.pauses == [PauseReason.RESTARTING]
     assert stage.happened == [
         "connected",
         f"drained for {drain_s:g} s",

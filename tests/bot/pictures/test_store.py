@@ -74,7 +74,7 @@ async def test_only_the_bot_may_read_its_pictures(store: PictureStore, root: Pat
 
 
 async def test_a_missing_picture_is_gone(store: PictureStore) -> None:
-    """Whoever asks for a picture that is not kept any more is told so."""
+    """Asking for a picture that is no longer stored raises the error for that."""
     with pytest.raises(JobGone):
         await store.get(DIGEST)
 
@@ -83,7 +83,7 @@ async def test_a_missing_picture_is_gone(store: PictureStore) -> None:
 async def test_a_damaged_picture_is_gone_until_stored_again(
     store: PictureStore, root: Path, damage: bytes
 ) -> None:
-    """A file that is not what its name says is never handed out, and storing the picture again mends it."""
+    """A file that is not what its name says is never handed out, and storing the picture again repairs it."""
     await store.put(PICTURE)
     (root / DIGEST[:2] / DIGEST).write_bytes(damage)
     with pytest.raises(JobGone) as gone:
@@ -192,7 +192,7 @@ async def test_no_room_leaves_nothing_behind(root: Path) -> None:
     assert files(root) == []
 
 
-async def test_a_disk_that_can_t_be_used_is_told(tmp_path: Path) -> None:
+async def test_a_disk_that_can_t_be_used_is_reported(tmp_path: Path) -> None:
     """When the pictures' folder is no folder, the operator's sentence comes, not a bare error."""
     (tmp_path / "pictures").write_text("a file where a folder should be")
     store = PictureStore(tmp_path / "pictures")

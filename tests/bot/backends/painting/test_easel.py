@@ -102,37 +102,39 @@ RED, GREEN, BLUE = band(0), band(1), band(2)
         ("watercolor", light, True),
     ],
 )
-def test_word_changes_colours(word: str, measure: Callable[[Image.Image], float], more: bool) -> None:
+def test_a_style_word_changes_the_colours(
+    word: str, measure: Callable[[Image.Image], float], more: bool
+) -> None:
     """A style word moves the picture's colours clearly the way it says."""
     change = measure(painted(f"a cat, {word}")) - measure(plain())
     assert change * (1 if more else -1) > 3
 
 
-def test_media_differ() -> None:
+def test_every_medium_looks_different() -> None:
     """Each medium looks unlike every other and unlike a painting without one."""
     made = {medium: painted(medium or "a cat") for medium in MEDIA}
     alike = {pair for pair in combinations(MEDIA, 2) if distance(*(made[medium] for medium in pair)) < 5}
     assert alike == set()
 
 
-def test_negative_prompt_cancels() -> None:
+def test_the_negative_prompt_cancels_a_style() -> None:
     """A style in the negative prompt leaves the picture as if the word had not been said."""
     assert painted("a blue oil cat", negative_prompt="BLUE, impasto").tobytes() == plain().tobytes()
 
 
-def test_whole_words_only() -> None:
+def test_parts_of_words_mean_nothing() -> None:
     """A style word inside another word means nothing."""
     assert painted("blueprint of a tinkering, oily cat").tobytes() == plain().tobytes()
 
 
-def test_guidance() -> None:
+def test_guidance_strengthens_style_words() -> None:
     """The higher the guidance, the more the style words show."""
     low, middle, high = (BLUE(painted("blue", guidance_scale=g)) for g in (1, 4, 20))
     assert low < middle < high
 
 
 @pytest.mark.parametrize("medium", MEDIA)
-def test_extremes(medium: str) -> None:
+def test_every_medium_paints_with_one_step(medium: str) -> None:
     """Every medium paints with a single step at either end of the strength, the lower nearer the picture."""
     near, far = (
         painted(medium or "a cat", strength=strength, num_inference_steps=1) for strength in (0.05, 1.0)

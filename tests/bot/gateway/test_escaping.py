@@ -2,7 +2,7 @@
 
 import pytest
 
-from cogs.text import listed, one_line, plain
+from bot.gateway.escaping import one_line, plain
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,3 @@ def test_a_long_text_ends_with_an_ellipsis() -> None:
     """Who reads a shortened text sees that it goes on."""
     assert one_line("x" * 100, 10) == "x" * 9 + "…"
     assert one_line("x" * 10, 10) == "x" * 10
-
-
-@pytest.mark.parametrize(
-    ("items", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
-)
-def test_a_list_reads_as_a_sentence(items: list[str], text: str) -> None:
-    """Several things are named as a person would name them."""
-    assert listed(items) == text
