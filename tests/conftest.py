@@ -32,4 +32,4 @@ def pytest_configure() -> None:
             env = {**env, "COVERAGE_PROCESS_CONFIG": config}
         init(self, args, *rest, env=env, **options)
 
-    subprocess.Popen.__init__ = measured  # type: ignore[method-assign]
+    subprocess.Popen.__init__ = measured  # type: ignore[method-assign, assignment]

@@ -194,7 +194,7 @@ async def test_used_up_credits_pause_the_queue_until_they_are_back(tmp_path: Pat
         await world.env.advance_time(8)
         for card in world.channel.history():
             assert "⏸️" in texts(card)
-            assert "made by itself when they are back" in texts(card)
+            assert "made as soon as they're topped up" in texts(card)
         provider.will(answer(200, b'{"credits": 0, "free-credits": 0}'))
         await world.env.advance_time(8)
         assert provider.posts == 1
