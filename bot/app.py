@@ -179,7 +179,7 @@ def _wire(
         prices=settings.default_prices,
         prices_by_backend=settings.prices_by_backend,
     )
-    inputs = Inputs(db=db, pool=pool, store=store, fetch=fetch, limits=limits)
+    inputs = Inputs(db=db, clock=clock, pool=pool, store=store, fetch=fetch, limits=limits)
     stack.push_async_callback(inputs.aclose)
     watch = ProviderWatch(
         db=db, clock=clock, router=router, events=events, low_credits=settings.provider_low_credits

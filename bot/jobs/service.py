@@ -207,11 +207,14 @@ class JobService:
 
         Raises `JobGone`, or `NotAllowed` for whom it does not belong to and where it is too late.
         """
-        job = (await self._records.view(job_id, guild_id=person.guild_id)).job
-        _require_own(job, person, what="cancel")
-        if job.state == "cancelled" or await self._dispatcher.cancel(job):
+        view = await self._records.view(job_id, guild_id=person.guild_id)
+        _require_own(view.job, person, what="cancel")
+        if await self._dispatcher.cancel(job_id):
             return
-        raise NotAllowed("It's too late to cancel: your picture is already being made.")
+        # Another press may have cancelled it, at this very moment too.
+        view = await self._records.view(job_id, guild_id=person.guild_id)
+        if view.job.state != "cancelled":
+            raise NotAllowed("It's too late to cancel: your picture is already being made.")
 
     async def delete(self, person: Person, job_id: int) -> None:
         """Remove a job from the history, its pictures with the next clean-up. Raises as `cancel`."""
