@@ -217,7 +217,9 @@ class JobRunner:
         return await self._end_cancelled(job_id, "queued")
 
     def cancel_running(self, job_id: int) -> bool:
-        """Stop the job's call; False if it has none just now."""
+        """Stop the job's call, once; False if it has none just now."""
+        if job_id in self._cancel_requested:
+            return True
         call = self._calls.get(job_id)
         if call is None:
             return False

@@ -209,9 +209,12 @@ class JobService:
         """
         job = (await self._records.view(job_id, guild_id=person.guild_id)).job
         _require_own(job, person, what="cancel")
-        if job.state == "cancelled" or await self._dispatcher.cancel(job):
+        if await self._dispatcher.cancel(job):
             return
-        raise NotAllowed("It's too late to cancel: your picture is already being made.")
+        # A second press may find that the first has just cancelled it.
+        job = (await self._records.view(job_id, guild_id=person.guild_id)).job
+        if job.state != "cancelled":
+            raise NotAllowed("It's too late to cancel: the picture is already being made.")
 
     async def delete(self, person: Person, job_id: int) -> None:
         """Remove a job from the history, its pictures with the next clean-up. Raises as `cancel`."""
