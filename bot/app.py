@@ -166,7 +166,7 @@ def _wire(
     stack: AsyncExitStack,
 ) -> App:
     events = Events()
-    db.on_broken = lambda sentence: events.emit(OperatorAlert(f"{sentence} Jobs wait until it can."))
+    db.on_broken = lambda sentence: events.emit(OperatorAlert(f"{sentence}. Jobs wait until it can."))
     router = Router(backends, spill_wait_s=settings.spill_wait_s)
     queue = FairQueue(settings.queue_limits)
     limits = Limits(clock=clock, daily_allowance=settings.daily_allowance, ceilings=settings.ceilings)

@@ -71,9 +71,7 @@ class JobRecords:
         if view.job.user_id != person.user_id:
             raise NotAllowed("Only the member who asked for this picture can use it.")
         if view.job.age_restricted and not where.age_restricted:
-            raise NotAllowed(
-                "That was made in an age-restricted channel; please continue in an age-restricted channel."
-            )
+            raise NotAllowed("That picture was made in an age-restricted channel; please continue in one.")
         return view
 
     async def history(self, person: Person) -> list[JobView]:

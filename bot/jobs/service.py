@@ -214,7 +214,7 @@ class JobService:
         # Another press may have cancelled it, at this very moment too.
         view = await self._records.view(job_id, guild_id=person.guild_id)
         if view.job.state != "cancelled":
-            raise NotAllowed("It's too late to cancel: your picture is already being made.")
+            raise NotAllowed("It's too late to cancel: the picture is already being made.")
 
     async def delete(self, person: Person, job_id: int) -> None:
         """Remove a job from the history, its pictures with the next clean-up. Raises as `cancel`."""

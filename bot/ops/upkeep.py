@@ -78,7 +78,7 @@ class Upkeep:
             log.info("The ledger is consistent")
             return []
         self._jobs.pause(PauseReason.LEDGER_INCONSISTENT)
-        more = f" There are {counted(len(faults) - 1, 'more fault')}." if len(faults) > 1 else ""
+        more = f" (And {counted(len(faults) - 1, 'more fault')}.)" if len(faults) > 1 else ""
         sentence = f"{PauseReason.LEDGER_INCONSISTENT.value} {faults[0]}{more}"
         log.error(sentence)
         self._events.emit(OperatorAlert(sentence))

@@ -139,7 +139,7 @@ def test_a_member_watches_the_picture_being_painted(visitor: Visitor, demo: Runn
     """After /img2img a card appears at once, its steps count up, and then it shows the painted picture."""
     card = visitor.ask("img2img", file=demo.sample, prompt="an oil painting of a cat at dusk")
     expect(card).to_contain_text("an oil painting of a cat at dusk")
-    expect(card).to_contain_text("Asked by @member")
+    expect(card).to_contain_text("Requested by @member")
 
     steps = _steps_seen(card)
     assert len(steps) >= 2
@@ -187,7 +187,7 @@ def test_cancelling_costs_nothing(visitor: Visitor, small: Path) -> None:
     for card in reversed(cards):
         visitor.press(card, "Cancel")
         expect(card).to_contain_text("Cancelled")
-        expect(card).to_contain_text("It cost nothing.")
+        expect(card).to_contain_text("You weren't charged.")
     assert _can_spend(visitor) == before
 
 

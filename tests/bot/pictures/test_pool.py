@@ -68,7 +68,7 @@ async def test_results_keep_their_size(pool: PicturePool, kind: str) -> None:
 )
 async def test_rubbish_from_a_backend_is_the_backends_failure(pool: PicturePool, data: bytes) -> None:
     """When a backend sends no picture, no member's picture is blamed, and the job may be tried again."""
-    with pytest.raises(BackendUnsure, match="cost you nothing") as failure:
+    with pytest.raises(BackendUnsure, match="You weren't charged") as failure:
         await pool.accept_result(data)
     assert failure.value.detail
 
