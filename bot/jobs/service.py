@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
-from bot.actors import ChannelContext, Permission, Person
+from bot.actors import ChannelContext, Person
 from bot.clock import Clock
 from bot.credits.allowance import DailyAllowance
 from bot.credits.limits import Limits
@@ -16,6 +16,7 @@ from bot.errors import AlreadyAsked, JobGone, NotAllowed, Paused, PromptBlocked
 from bot.jobs.dispatcher import Dispatcher
 from bot.jobs.fair_queue import FairQueue
 from bot.jobs.inputs import PictureSource, check_size, is_normal_size, normal_pixels
+from bot.jobs.permissions import require_owner_or_moderator
 from bot.jobs.records import JobRecords
 from bot.moderation.blocklist import find_blocked
 from bot.params import Img2ImgParams, random_seed
@@ -208,7 +209,7 @@ class JobService:
         Raises `JobGone`, or `NotAllowed` for whom it does not belong to and where it is too late.
         """
         view = await self._records.view(job_id, guild_id=person.guild_id)
-        _require_own(view.job, person, what="cancel")
+        require_owner_or_moderator(view.job, person, what="cancel")
         if await self._dispatcher.cancel(job_id):
             return
         # Another press may have cancelled it, at this very moment too.
@@ -219,7 +220,7 @@ class JobService:
     async def delete(self, person: Person, job_id: int) -> None:
         """Remove a job from the history, its pictures with the next clean-up. Raises as `cancel`."""
         job = (await self._records.view(job_id, guild_id=person.guild_id)).job
-        _require_own(job, person, what="delete")
+        require_owner_or_moderator(job, person, what="delete")
         await self._db.write(lambda tx: jobs.mark_deleted(tx, job_id=job_id, now=self._clock.now()))
 
 
@@ -239,8 +240,3 @@ def _with_server_settings(tx: sqlite3.Connection, request: RequestContext, job: 
     if elsewhere and not job.private and not job.age_restricted:
         job = replace(job, results_channel_id=settings.results_channel_id)
     return job
-
-
-def _require_own(job: Job, person: Person, *, what: str) -> None:
-    if job.user_id != person.user_id and Permission.MANAGE_MESSAGES not in person.permissions:
-        raise NotAllowed(f"Only the member who asked for this picture can {what} it.")
