@@ -57,7 +57,7 @@ def check_size(size_bytes: int | None) -> None:
         raise UnusablePicture("That file is empty; please attach a PNG, JPEG, GIF or WebP picture.")
     if size_bytes is not None and size_bytes > INPUT_BYTES_MAX:
         limit = INPUT_BYTES_MAX // (1024 * 1024)
-        raise UnusablePicture(f"That file is larger than {limit} MiB; please attach a smaller one.")
+        raise UnusablePicture(f"That file is larger than {limit} MB; please attach a smaller one.")
 
 
 class Inputs:
@@ -121,7 +121,7 @@ class Inputs:
                 data = await asyncio.wait_for(self._fetch(job.source_url), FETCH_TIMEOUT_S)
             except TimeoutError as error:
                 raise UnusablePicture(
-                    "Discord took too long to hand over that picture; please try again."
+                    "Discord took too long to send that picture; please try again."
                 ) from error
         check_size(len(data))
         return data
@@ -140,5 +140,6 @@ def _as_user_error(error: BaseException) -> UserError:
     if isinstance(error, BotError):
         return UserError(str(error), detail=error.detail)
     return UnusablePicture(
-        "That picture could not be fetched; please send it again.", detail=f"{type(error).__name__}: {error}"
+        "That picture couldn't be downloaded; please attach it again.",
+        detail=f"{type(error).__name__}: {error}",
     )

@@ -59,7 +59,7 @@ class AuditLog:
 
         def unit(tx: sqlite3.Connection) -> None:
             if guilds.get_settings(tx, person.guild_id).log_channel_id is None:
-                raise NotAllowed("This server has no log channel for reports; please tell a moderator.")
+                raise NotAllowed("This server has no log channel for reports; please message a moderator.")
             if audit_log.has_entry(tx, kind="reported", **key):
                 raise NotAllowed("You've already reported this picture; the moderators can see it.")
             if not audit_log.add(tx, kind="reported", note=why, now=self._clock.now(), **key):

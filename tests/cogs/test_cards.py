@@ -30,7 +30,7 @@ def _view(
         message_id=5,
         price=400,
         charged=400,
-        failure="It failed. It cost you nothing; please try again.",
+        failure="It failed. You weren't charged; please try again.",
     )
     results = tuple(Result(job.id, n, 2**32 - 1, "b" * 64, 64, 64) for n in range(samples))
     return JobView(job, params, results, job)

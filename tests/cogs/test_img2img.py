@@ -242,7 +242,7 @@ async def test_a_provider_is_not_called_a_third_time(tmp_path: Path) -> None:
     async with open_world(tmp_path, backends=[sketcher]) as world:
         await world.img2img()
         assert len(sketcher.calls) == 2
-        assert "did not answer" in texts(world.card)
+        assert "didn't answer" in texts(world.card)
         assert await world.available() == 40
 
 

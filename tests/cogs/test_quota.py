@@ -21,7 +21,7 @@ async def test_a_moderator_sees_what_a_member_has(tmp_path: Path) -> None:
     """Allowance, balance and the time it is full again, in private."""
     async with open_world(tmp_path) as world:
         text = await _quota(world, "show", member=world.alice)
-        assert "**40** of 40 daily credits" in text
+        assert "Today: **40** of 40 left" in text
         assert "<t:" in text
 
 
@@ -96,7 +96,7 @@ async def test_the_best_of_a_members_roles_wins_and_is_named(tmp_path: Path) -> 
         await _confirmed(world, "role", role=small, allowance=50)
         await _confirmed(world, "role", role=large, allowance=90)
         text = await _quota(world, "show", member=carol)
-        assert "**90** of 90 daily credits" in text
+        assert "Today: **90** of 90 left" in text
         assert f"Daily allowance: **90** (the role <@&{large.id}>, the best of this member's roles)" in text
         await _quota(world, "set", member=carol, allowance=60)
         assert "Daily allowance: **60** (this member's own allowance)" in await _quota(
@@ -104,7 +104,7 @@ async def test_the_best_of_a_members_roles_wins_and_is_named(tmp_path: Path) -> 
         )
         await _quota(world, "set", member=carol)
         assert "Daily allowance: **90** (the role" in await _quota(world, "show", member=carol)
-        assert "**40** of 40 daily credits" in await _quota(world, "show", member=world.bob)
+        assert "Today: **40** of 40 left" in await _quota(world, "show", member=world.bob)
 
 
 SERVER_LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
@@ -258,7 +258,7 @@ async def test_an_export_is_safe_in_a_spreadsheet(tmp_path: Path) -> None:
     """A reason that looks like a formula is only text in the table, and ids keep their digits."""
     async with open_world(tmp_path) as world:
         await _quota(world, "grant", member=world.bob, amount=5, reason="=HYPERLINK(1)")
-        answer = await world.moderator.slash(world.channel, "quota export", what="acts")
+        answer = await world.moderator.slash(world.channel, "quota export", what="actions")
         table = (await said(answer).attachments[0].read()).decode()
         assert "'=HYPERLINK(1)" in table
         assert f"'{world.bob.id}" in table

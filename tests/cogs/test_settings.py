@@ -70,7 +70,7 @@ async def test_a_runaway_pattern_is_no_danger(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         await _calm(world, "block", text="(a*)*b", kind="pattern")
         assert said(await world.img2img(prompt="a" * 1000)).attachments
-        assert "close what it opens" in await _calm(world, "block", text="(a", kind="pattern")
+        assert "please add the `)`" in await _calm(world, "block", text="(a", kind="pattern")
 
 
 @pytest.mark.parametrize("text", ["\x00gory", "go\x00ry", "go\ud800ry"])
@@ -114,7 +114,7 @@ async def test_the_log_channel_follows_jobs_acts_and_presses(tmp_path: Path) -> 
         await world.env.advance_time(10)
         said = _said(log)
         assert "before the log" not in said
-        assert said.index("requested by") < said.index("Made for") < said.index("pressed **reroll**")
+        assert said.index("requested by") < said.index("Made for") < said.index("pressed **Reroll**")
         assert "“a lighthouse”" in said
         assert "“a prize”" in said
         assert world.bob.mention in said
@@ -144,10 +144,10 @@ async def test_a_report_reaches_the_log(tmp_path: Path) -> None:
         assert card is not None
         assert "no log channel" in await _report(world, card)
         log = await _logged(world)
-        assert "moderators have your report" in await _report(world, card)
+        assert "sent to the moderators" in await _report(world, card)
         assert "already reported this picture" in await _report(world, card)
         await world.env.advance_time(10)
-        assert f"🚩 {world.bob.mention} reports" in _said(log)
+        assert f"🚩 {world.bob.mention} reported" in _said(log)
         assert "“it is me”" in _said(log)
 
 

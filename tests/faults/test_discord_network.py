@@ -154,7 +154,7 @@ async def test_after_the_token_has_died_the_message_is_edited(tmp_path: Path) ->
     "token", ["OTAwMDAwMDAwMDAwMDAwMDAx.AAAAAA.another-bot-token-00000000000000", "no token"]
 )
 async def test_a_refused_token_is_one_sentence(tmp_path: Path, token: str) -> None:
-    """An operator with a wrong token reads what to do, and the token is not repeated."""
+    """An operator with a wrong token reads what to do, and the token is not repeated to them."""
     async with open_wire() as wire:
         with pytest.raises(OperatorError, match="IMG2IMG_DISCORD_TOKEN") as refusal:
             async with living(tmp_path, wire, backends=[Brush()], token=token) as life:

@@ -15,7 +15,6 @@ LEDGER = "tests/db/test_ledger.py"
 CREDITS = "tests/bot/credits/test_service.py"
 CRASHES = "tests/faults/test_crash_points.py"
 POWER = "tests/faults/test_power_cuts.py"
-RESTARTS = "tests/faults/test_restarts.py"
 SQL = "db/migrations/0001_initial.sql"
 
 

@@ -185,10 +185,6 @@ class DiskDatabase:
         for one in values:
             self.execute(sql, one)
 
-    def executescript(self, sql: str) -> None:
-        """Run several statements."""
-        self._connection.execute(sql)
-
     def close(self) -> None:
         """Drop the connection as a power cut does: without another word to the disk."""
         self._connection.close(True)

@@ -72,7 +72,7 @@ async def test_an_age_restricted_picture_is_opened_where_that_is_allowed(shop: W
     """What was made in an age-restricted channel is shown in no other kind of channel."""
     job = await shop.app.jobs.submit(shop.request(where=NSFW), some_params(), SOURCE)
     await shop.idle()
-    with pytest.raises(NotAllowed, match="please continue in an age-restricted channel"):
+    with pytest.raises(NotAllowed, match="made in an age-restricted channel; please continue in one"):
         await shop.app.job_records.open_for(ALICE, HERE, job.id)
     assert (await shop.app.job_records.open_for(ALICE, NSFW, job.id)).job.id == job.id
 

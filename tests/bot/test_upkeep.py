@@ -13,8 +13,8 @@ import pytest
 from bot.clock import DAY_S
 from bot.errors import OperatorError
 from bot.jobs.service import PauseReason
-from bot.ops.upkeep import INTERVAL_S
 from bot.pictures.store import PictureStore
+from bot.upkeep import INTERVAL_S
 from db.database import Database, T, Unit
 from db.jobs import Job
 from tests.support.clock import HandClock, SteppedClock
