@@ -95,7 +95,7 @@ async def test_a_broken_disk_is_alerted_once(tmp_path: Path) -> None:
             with pytest.raises(CommitFailed):
                 await app.set_command_stamp("x")
     (alert,) = [event for event in events if isinstance(event, OperatorAlert)]
-    assert "could not store a change" in alert.sentence
+    assert "couldn't store a change" in alert.sentence
     assert alert.sentence.endswith("Jobs wait until it can.")
 
 

@@ -131,7 +131,7 @@ async def test_a_broken_disk_is_reported_once_until_it_works(tmp_path: Path) -> 
         db.on_broken = reports.append
         for outage in range(2):
             for _ in range(3):
-                with pytest.raises(CommitFailed, match="could not store a change"):
+                with pytest.raises(CommitFailed, match="couldn't store a change"):
                     await db.write(_fails_on_disk)
             assert len(reports) == outage + 1
             await db.write(lambda tx: set_value(tx, key="one", value="1"))

@@ -75,7 +75,7 @@ class FullDisk(Database):
         """Commit, or refuse."""
         if self.refusals:
             self.refusals -= 1
-            raise CommitFailed("The database could not store a change: database or disk is full")
+            raise CommitFailed("The database couldn't store a change: database or disk is full")
         return await self._inner.write(unit)
 
     async def drain(self) -> None:

@@ -56,7 +56,7 @@ def test_a_file_is_refused_by_its_size_alone() -> None:
         check_size(size_bytes)
     with pytest.raises(UnusablePicture, match="empty"):
         check_size(0)
-    with pytest.raises(UnusablePicture, match="larger than 25 MiB"):
+    with pytest.raises(UnusablePicture, match="larger than 25 MB"):
         check_size(INPUT_BYTES_MAX + 1)
 
 
@@ -117,11 +117,11 @@ def _gives(data: bytes) -> Fetch:
     [
         (_fails(UnusablePicture("That is no address of Discord's.")), "no address of Discord's"),
         (_fails(BotError("Pictures can't be opened just now.")), "can't be opened just now"),
-        (_fails(ConnectionResetError("no")), "could not be fetched; please send it again"),
-        (_fails(RuntimeError("a bug")), "could not be fetched; please send it again"),
+        (_fails(ConnectionResetError("no")), "couldn't be downloaded; please attach it again"),
+        (_fails(RuntimeError("a bug")), "couldn't be downloaded; please attach it again"),
         (_fails(TimeoutError()), "Discord took too long"),
         (_gives(b""), "That file is empty"),
-        (_gives(b"x" * (INPUT_BYTES_MAX + 1)), "larger than 25 MiB"),
+        (_gives(b"x" * (INPUT_BYTES_MAX + 1)), "larger than 25 MB"),
         (_gives(b"a song"), "not a PNG, JPEG, GIF or WebP"),
     ],
     ids=["unusable", "no child", "network", "bug", "slow", "empty", "large", "song"],

@@ -125,7 +125,7 @@ async def test_three_unanswered_calls_are_one_outage(db: Database, error: BotErr
     assert (watched.alerts, watched.slot.open_until) == ([], None)
     watched.fail(error, times=3)
     assert watched.slot.open_until == watched.clock.time + PAUSE_S_MIN
-    assert watched.alerts == [f"Brush is out of service: {error} Jobs wait and are retried."]
+    assert watched.alerts == [f"Brush is out of service: {error} Jobs wait and are retried automatically."]
 
 
 @pytest.mark.parametrize("error", [BackendDown(detail="HTTP 403."), BackendOutOfCredits(detail="HTTP 406.")])
@@ -135,7 +135,9 @@ async def test_an_outage_is_alerted_once_until_it_is_over(db: Database, error: B
     for _ in range(3):
         watched.fail(error, times=4)
         watched.pass_pause()
-    assert watched.alerts == [f"Brush is out of service: {error.detail} Jobs wait and are retried."]
+    assert watched.alerts == [
+        f"Brush is out of service: {error.detail} Jobs wait and are retried automatically."
+    ]
     watched.slot.record_success(1)
     watched.fail(error)
     assert len(watched.alerts) == 2
@@ -174,7 +176,7 @@ async def test_a_low_balance_is_alerted_once_until_it_was_filled_up(db: Database
     watched = _watch(db)
     for left in (5.0, None, 4.5, 3.25, None, 20.0, 1.0):
         await watched.watch.record_balance(watched.slot, left)
-    assert watched.alerts == [f"Brush has {left} credits left; please top them up." for left in ("4.5", "1")]
+    assert watched.alerts == [f"Credits left at Brush: {left}. Please top them up." for left in ("4.5", "1")]
     (balance,) = await db.read(providers.balances)
     assert (balance.backend, balance.remaining, balance.at) == ("brush", 1.0, watched.clock.time)
 
