@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -139,7 +140,8 @@ class Img2Img(commands.Cog):
     async def _delete(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
         await self._jobs.delete(person_of(interaction), button.job_id)
         await interaction.response.defer()
-        await interaction.delete_original_response()
+        with suppress(discord.NotFound):  # another press was faster
+            await interaction.delete_original_response()
 
 
 class _AskModal(GuardedModal):

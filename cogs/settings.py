@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 import discord
@@ -134,7 +135,8 @@ class ServerSettings(
         person = person_of(interaction)
         await self._app.jobs.delete(person, job_id)
         await self._app.audit_log.record_deletion(person, job_id=job_id)
-        await message.delete()
+        with suppress(discord.NotFound):  # somebody else was faster
+            await message.delete()
         await reply(interaction, "Picture deleted here and from the member's history.")
 
 
