@@ -12,7 +12,6 @@ from typing import Any, Final, cast
 from unittest.mock import Mock
 
 import pytest
-from bot.ops.upkeep import Upkeep
 from discord import ui
 
 from bot.actors import Person
@@ -27,6 +26,7 @@ from bot.moderation.changes import Change
 from bot.ops.backup import Copied
 from bot.pictures.sizes import MEGAPIXEL
 from bot.text import counted, credits_text, megapixels_text
+from bot.upkeep import Upkeep
 from cogs import cards
 from cogs.changes import changes_text
 from cogs.credits import wallet_card

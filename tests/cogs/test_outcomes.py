@@ -65,7 +65,11 @@ REPEATED: dict[str, dict[str, Any]] = {
 async def test_what_is_set_already_is_neither_asked_nor_changed(tmp_path: Path, command: str) -> None:
     """Nobody has to confirm "10 → 10"; the answer says that nothing changed."""
     async with open_world(tmp_path) as world:
-        own = {"bob": world.bob, "channel": world.channel, "role": world.guild.create_role("Artists")}
+        own: dict[str, Any] = {
+            "bob": world.bob,
+            "channel": world.channel,
+            "role": world.guild.create_role("Artists"),
+        }
         options = {k: own.get(v, v) if isinstance(v, str) else v for k, v in REPEATED[command].items()}
         answer = await world.moderator.slash(world.channel, f"quota {command}", **options)
         if "Apply these changes?" in said(answer).content:
