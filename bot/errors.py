@@ -45,11 +45,11 @@ class BotError(Exception):
 
 
 class UserError(BotError):
-    """That didn't work. You weren't charged."""
+    """That didn't work. You weren't charged; please try again."""
 
 
 class InvalidOption(UserError):
-    """One of the options is out of range."""
+    """One of the options is out of range; please choose another value."""
 
 
 class UnusablePicture(UserError):
@@ -57,7 +57,7 @@ class UnusablePicture(UserError):
 
 
 class NotAllowed(UserError):
-    """You aren't allowed to do that here."""
+    """You aren't allowed to do that here; please ask a moderator."""
 
 
 class RoleRequired(NotAllowed):
@@ -89,7 +89,7 @@ class LimitReached(UserError):
 
 
 class NotEnoughCredits(UserError):
-    """You don't have enough credits for that."""
+    """You don't have enough credits for that; please ask a moderator for more."""
 
 
 class QueueFull(UserError):
@@ -97,7 +97,7 @@ class QueueFull(UserError):
 
 
 class AlreadyAsked(UserError):
-    """Your picture is already being made; it will appear in its card."""
+    """Your picture is already being made; please wait until it appears in its card."""
 
 
 class JobGone(UserError):
@@ -109,7 +109,7 @@ class Paused(UserError):
 
 
 class BackendError(BotError):
-    """The picture could not be made. You weren't charged; please try again."""
+    """The picture couldn't be made. You weren't charged; please try again."""
 
 
 class BackendRefused(BackendError):
@@ -125,7 +125,7 @@ class BackendUnreachable(BackendFailed):
 
 
 class BackendUnsure(BackendError):
-    """The image service did not answer. You weren't charged; please try again."""
+    """The image service didn't answer. You weren't charged; please try again."""
 
 
 class BackendThrottled(BackendError):
@@ -133,11 +133,11 @@ class BackendThrottled(BackendError):
 
 
 class BackendDown(BackendError):
-    """The image service can't be used right now. You weren't charged, and the operator has been notified."""
+    """The image service isn't working right now. You weren't charged; the bot's operator has been notified, so please try again later."""  # noqa: E501
 
 
 class BackendOutOfCredits(BackendDown):
-    """The bot has run out of credits at the image service. You weren't charged, and its operator has been notified."""  # noqa: E501
+    """The bot has run out of credits at the image service. You weren't charged; its operator has been notified, so please try again later."""  # noqa: E501
 
 
 class OperatorError(BotError):

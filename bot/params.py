@@ -83,9 +83,10 @@ class Img2ImgParams(BaseModel):
     strength: float = Field(
         default=0.7, ge=0, le=1, description="How far from your picture: 0 keeps it, 1 ignores it."
     )
-    sampler: Sampler = Field(default="dpmpp_2m", description="The solver that removes the noise.")
+    sampler: Sampler = Field(default="dpmpp_2m", description="How the noise is removed, step by step.")
     scheduler: Scheduler = Field(
-        default="sgm_uniform", description="How the noise decreases; karras and exponential change little."
+        default="sgm_uniform",
+        description="How the noise decreases; karras and exponential change little.",
     )
 
     def with_seed(self, seed: int) -> Self:

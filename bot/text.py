@@ -72,5 +72,6 @@ def exact_duration_text(seconds: int) -> str:
 
 
 def megapixels_text(pixels: int) -> str:
-    """Return "0.5 megapixels"."""
-    return f"{pixels / MEGAPIXEL:.2g} megapixels"
+    """Return "0.5 megapixels", or "1 megapixel"."""
+    amount = f"{pixels / MEGAPIXEL:.2g}"
+    return f"{amount} megapixel" if amount == "1" else f"{amount} megapixels"

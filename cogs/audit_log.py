@@ -17,7 +17,7 @@ from discord.ext import commands
 
 from bot.errors import JobGone
 from bot.events import AuditLogGrew, Event, JobCancelled, JobFailed, JobQueued, JobRendered
-from bot.gateway.buttons import JobButton
+from bot.gateway.buttons import OPERATIONS, JobButton
 from bot.gateway.client import Img2ImgBot
 from bot.gateway.escaping import plain
 from bot.gateway.interactions import NO_MENTIONS, reply
@@ -26,7 +26,7 @@ from bot.jobs.records import params_of
 from bot.moderation.audit_log import AuditLog, LogItem
 from bot.text import credits_text
 from cogs.actors import guild_id_of, person_of
-from cogs.cards import OPERATION_NAMES
+from cogs.cards import BUTTON_LABELS, OPERATION_NAMES
 from cogs.changes import TEXT_CHARS_MAX, record_text
 from db.audit_log import LogCursor
 from db.jobs import Job
@@ -145,14 +145,15 @@ class _ReportModal(GuardedModal):
         self._log = audit_log
         self._job_id = job_id
         self.why: ui.TextInput[Any] = ui.TextInput(
-            style=discord.TextStyle.paragraph, max_length=WHY_CHARS_MAX, placeholder="What is wrong with it?"
+            style=discord.TextStyle.paragraph, max_length=WHY_CHARS_MAX
         )
-        self.add_item(ui.Label(text="For the moderators of this server", component=self.why))
+        about = "Your report goes to this server's moderators."
+        self.add_item(ui.Label(text="What's wrong with it?", description=about, component=self.why))
 
     async def submit(self, interaction: discord.Interaction[Any]) -> None:
         """Log the report; the log channel shows it in a moment."""
         await self._log.report(self.why.value, person_of(interaction), job_id=self._job_id)
-        await reply(interaction, "Thank you; the moderators have your report.")
+        await reply(interaction, "Thanks! Your report was sent to the moderators.")
 
 
 def line_of(item: LogItem) -> str:
@@ -167,15 +168,16 @@ def line_of(item: LogItem) -> str:
 def _job_line(item: LogItem, job: Job) -> str:
     who, owner = f"<@{item.entry.user_id}>", f"<@{job.user_id}>"
     note = plain(item.entry.note, WHY_CHARS_MAX)
+    button = BUTTON_LABELS.get(OPERATIONS.get(item.entry.note, Operation.IMG2IMG), note)
     what = OPERATION_NAMES[job.operation] or "Picture"
     hidden = " (private)" if job.private else ""
     lines = {
         "asked": f"🖼️ {what}{hidden} requested by {who} in <#{job.channel_id}>: {_prompt(job)} · job {job.id}",
         "rendered": f"✅ Made for {who}, {credits_text(job.charged or 0)}: {_link(job)} · {_prompt(job)}",
-        "failed": f"⚠️ Job {job.id} of {who} failed: {plain(job.failure or '', WHY_CHARS_MAX)}",
-        "cancelled": f"🚫 Job {job.id} of {who} was cancelled",
-        "pressed": f"👆 {who} pressed **{note}** on {_link(job)} by {owner}",
-        "reported": f"🚩 {who} reports {_link(job)} by {owner}: “{note}” · {_prompt(job)}",
+        "failed": f"⚠️ Job {job.id} by {who} failed: {plain(job.failure or '', WHY_CHARS_MAX)}",
+        "cancelled": f"🚫 Job {job.id} by {who} was cancelled",
+        "pressed": f"👆 {who} pressed **{button}** on {_link(job)} by {owner}",
+        "reported": f"🚩 {who} reported {_link(job)} by {owner}: “{note}” · {_prompt(job)}",
         "deleted": f"🗑️ {who} deleted {_link(job)} by {owner} · {_prompt(job)}",
     }
     return lines[item.entry.kind]

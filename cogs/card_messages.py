@@ -15,6 +15,7 @@ from discord import ui
 from bot.clock import Clock
 from bot.errors import BotError
 from bot.gateway.client import Img2ImgBot
+from bot.gateway.escaping import plain
 from bot.gateway.interactions import NO_MENTIONS, TROUBLE, is_gone
 from bot.jobs.records import JobView
 from db.jobs import Job
@@ -22,6 +23,7 @@ from db.jobs import Job
 log = logging.getLogger(__name__)
 
 TOKEN_MARGIN_S: Final = 20.0  # a token nearer its expiry may expire while the request is on its way
+SENTENCE_CHARS_MAX: Final = 900  # escaped, it may be twice as long, and Discord takes 2,000
 _THROTTLED: Final = 429
 _SERVER_ERROR: Final = 500
 
@@ -127,7 +129,10 @@ class JobMessages:
         if webhook is None:
             return False
         try:
-            await webhook.send(sentence, ephemeral=True, allowed_mentions=NO_MENTIONS)
+            # A decoder child may have been taken over by the picture, and its sentence made up.
+            await webhook.send(
+                plain(sentence, SENTENCE_CHARS_MAX), ephemeral=True, allowed_mentions=NO_MENTIONS
+            )
             await webhook.delete_message(_message_id(view.job))
         except TROUBLE as error:
             log.info("The card of job %d could not be withdrawn: %s", view.job.id, error)

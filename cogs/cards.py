@@ -16,13 +16,14 @@ from bot.gateway.buttons import JobButton
 from bot.gateway.escaping import one_line, plain
 from bot.jobs.records import JobView
 from bot.params import DEFAULT_NEGATIVE_PROMPT
-from bot.text import credits_text, duration_text, ordinal
+from bot.text import counted, credits_text, duration_text, ordinal
 from db.operations import Operation
 
 PROMPT_CHARS_SHOWN: Final = 300  # a few lines on a phone, so that the buttons stay in view
 ALT_CHARS_MAX: Final = 256  # as discord.py documents it
 PREVIEW_NAME: Final = "preview.jpg"
 PREVIEW_ALT: Final = "Preview of the picture in progress"
+FAILURE_CHARS_SHOWN: Final = 500  # longer than any sentence of the bot's own
 BAR_CELLS: Final = 12  # fits on one line of a phone
 
 WAITING_COLOUR: Final = 0x80848E
@@ -41,6 +42,15 @@ OPERATION_NAMES: Final = {
     Operation.REROLL: "Reroll",
     Operation.VARY_SUBTLE: "Subtle variation",
     Operation.VARY_STRONG: "Strong variation",
+}
+BUTTON_LABELS: Final = {
+    Operation.REROLL: "Reroll",
+    Operation.VARY_SUBTLE: "Vary (subtle)",
+    Operation.VARY_STRONG: "Vary (strong)",
+    Operation.CANCEL: "Cancel",
+    Operation.DELETE: "Delete",
+    Operation.REPORT: "Report",
+    Operation.SHOW: "Show",
 }
 
 
@@ -98,7 +108,7 @@ def live_card(view: JobView, face: Face) -> ui.LayoutView:
 def waiting_card(view: JobView, face: Waiting) -> ui.LayoutView:
     """Return the card of a job in the queue: its position, the wait, the price, Cancel."""
     position = "Next in line" if face.position == 1 else f"{ordinal(face.position)} in line"
-    head = f"### ⏳ {position}, {duration_text(face.wait_s)}"
+    head = f"### ⏳ {position} · {duration_text(face.wait_s)}"
     if face.is_paused:
         head = f"### ⏸️ {position}\n{PAUSED}"
     return _card(WAITING_COLOUR, _asked(view, head), _facts(view, _price(view)), _row(_cancel_button(view)))
@@ -109,7 +119,7 @@ def running_card(view: JobView, face: Running) -> ui.LayoutView:
     if face.steps:
         head = f"### 🎨 Step {face.step} of {face.steps}\n{_bar(face.step, face.steps)}"
     else:
-        head = f"### 🎨 Making your picture, {duration_text(face.wait_s)}"
+        head = f"### 🎨 Making your picture · {duration_text(face.wait_s)}"
     cancel = [_row(_cancel_button(view))] if face.can_cancel else []
     preview = [_gallery(PREVIEW_ALT, [PREVIEW_NAME])] if face.preview else []
     return _card(RUNNING_COLOUR, *preview, _asked(view, head), _facts(view, _price(view)), *cancel)
@@ -117,7 +127,7 @@ def running_card(view: JobView, face: Running) -> ui.LayoutView:
 
 def held_card(view: JobView) -> ui.LayoutView:
     """Return the card of a job that goes on after a restart."""
-    head = "### 💤 The bot is being restarted\nYour picture will appear here once it's back."
+    head = "### 💤 The bot is restarting\nYour picture will appear here once it's back."
     return _card(WAITING_COLOUR, ui.TextDisplay(f"{head}\n{_asked(view)}\n-# {_by(view)}"))
 
 
@@ -130,7 +140,8 @@ def result_card(view: JobView, maker: Maker, filenames: list[str]) -> ui.LayoutV
 
 def failed_card(view: JobView) -> ui.LayoutView:
     """Return the card of a job that made no picture, with the reason; it can be tried again."""
-    head = ui.TextDisplay[Any](f"### ⚠️ No picture this time\n{view.job.failure}")
+    failure = plain(view.job.failure or "", FAILURE_CHARS_SHOWN)
+    head = ui.TextDisplay[Any](f"### ⚠️ No picture this time\n{failure}")
     again = _row(JobButton.make(Operation.REROLL, view.job.id, label="Try again", emoji="🔄"))
     rows = [again] if view.job.input_hash else []
     return _card(FAILED_COLOUR, head, _asked(view), _facts(view, f"-# {_by(view)}"), *rows)
@@ -138,7 +149,7 @@ def failed_card(view: JobView) -> ui.LayoutView:
 
 def cancelled_card(view: JobView) -> ui.LayoutView:
     """Return the card of a job that was cancelled."""
-    head = "### 🚫 Cancelled\nIt cost nothing."
+    head = "### 🚫 Cancelled\nYou weren't charged."
     return _card(WAITING_COLOUR, _asked(view, head), _facts(view, f"-# {_by(view)}"))
 
 
@@ -165,33 +176,33 @@ def _row(*buttons: JobButton) -> ui.ActionRow[Any]:
 
 
 def _cancel_button(view: JobView) -> JobButton:
-    return JobButton.make(Operation.CANCEL, view.job.id, label="Cancel", style=discord.ButtonStyle.danger)
+    label = BUTTON_LABELS[Operation.CANCEL]
+    return JobButton.make(Operation.CANCEL, view.job.id, label=label, style=discord.ButtonStyle.danger)
 
 
 def _result_rows(view: JobView) -> list[ui.Item[Any]]:
-    job_id = view.job.id
-    reroll = JobButton.make(Operation.REROLL, job_id, label="Reroll", emoji="🔄")
-    delete = JobButton.make(Operation.DELETE, job_id, label="Delete", emoji="🗑️")
-    report = JobButton.make(Operation.REPORT, job_id, label="Report", emoji="🚩")
+    def button(operation: Operation, emoji: str, sample: int | None = None) -> JobButton:
+        label = BUTTON_LABELS[operation]
+        return JobButton.make(operation, view.job.id, sample=sample, label=label, emoji=emoji)
+
+    variations = {Operation.VARY_SUBTLE: "✨", Operation.VARY_STRONG: "🌀"}
+    reroll, delete = button(Operation.REROLL, "🔄"), button(Operation.DELETE, "🗑️")
+    report = button(Operation.REPORT, "🚩")
     if len(view.results) == 1:
-        (subtle,) = _one_each(view, Operation.VARY_SUBTLE, "Vary (subtle)", "✨")
-        (strong,) = _one_each(view, Operation.VARY_STRONG, "Vary (strong)", "🌀")
-        return [_row(reroll, subtle, strong, delete, report)]
-    return [
-        ui.TextDisplay("✨ **Vary (subtle)**: which picture?"),
-        _row(*_one_each(view, Operation.VARY_SUBTLE)),
-        ui.TextDisplay("🌀 **Vary (strong)**: which picture?"),
-        _row(*_one_each(view, Operation.VARY_STRONG)),
-        _row(reroll, delete, report),
-    ]
+        sample = view.results[0].sample
+        vary = (button(operation, emoji, sample) for operation, emoji in variations.items())
+        return [_row(reroll, *vary, delete, report)]
+    rows: list[ui.Item[Any]] = []
+    for operation, emoji in variations.items():
+        question = f"{emoji} **{BUTTON_LABELS[operation]}**: which picture?"
+        rows += [ui.TextDisplay(question), _row(*_one_each(view, operation))]
+    return [*rows, _row(reroll, delete, report)]
 
 
-def _one_each(
-    view: JobView, operation: Operation, label: str | None = None, emoji: str | None = None
-) -> list[JobButton]:
-    """Return a button for each picture, with its number from 1 unless there is a `label`."""
+def _one_each(view: JobView, operation: Operation) -> list[JobButton]:
+    """Return a button for each picture, with its number from 1."""
     return [
-        JobButton.make(operation, view.job.id, sample=result.sample, label=label or str(number), emoji=emoji)
+        JobButton.make(operation, view.job.id, sample=result.sample, label=str(number))
         for number, result in enumerate(view.results, start=1)
     ]
 
@@ -204,19 +215,19 @@ def _asked(view: JobView, head: str = "") -> ui.TextDisplay[Any]:
 def _facts(view: JobView, *lines: str) -> ui.TextDisplay[Any]:
     negative = view.params.negative_prompt
     if negative not in ("", DEFAULT_NEGATIVE_PROMPT):
-        lines = (f"-# Without: {plain(negative, PROMPT_CHARS_SHOWN // 2)}", *lines)
+        lines = (f"-# Negative prompt: {plain(negative, PROMPT_CHARS_SHOWN // 2)}", *lines)
     return ui.TextDisplay("\n".join(lines))
 
 
 def _price(view: JobView) -> str:
-    return f"-# {_by(view)} · costs at most {credits_text(view.job.price)}"
+    return f"-# {_by(view)} · costs up to {credits_text(view.job.price)}"
 
 
 def _settings(view: JobView) -> str:
     params = view.params
     seeds = ", ".join(f"`{result.seed}`" for result in view.results)
     numbers = (
-        f"Strength **{params.strength:g}** · {params.num_inference_steps} steps"
+        f"Strength **{params.strength:g}** · {counted(params.num_inference_steps, 'step')}"
         f" · guidance {params.guidance_scale:g} · seed {seeds}"
     )
     return f"{numbers}\n-# Sampler {plain(params.sampler, 40)} · scheduler {plain(params.scheduler, 40)}"
@@ -226,7 +237,7 @@ def _by(view: JobView) -> str:
     name = OPERATION_NAMES[view.job.operation]
     who = f"by <@{view.job.user_id}>"
     if not name:
-        return f"Asked {who}"
+        return f"Requested {who}"
     return f"{name}{_parent_link(view)} {who}"
 
 
@@ -241,15 +252,13 @@ def _parent_link(view: JobView) -> str:
 def _paid(view: JobView) -> str:
     paid = f"{_by(view)} · {credits_text(view.job.charged or 0)}"
     missing = view.params.samples - len(view.results)
-    return (
-        f"{paid} · {missing} of {view.params.samples} pictures failed and cost nothing" if missing else paid
-    )
+    return f"{paid} · {missing} of {view.params.samples} pictures failed, at no cost" if missing else paid
 
 
 def _made_by(maker: Maker) -> str:
     if maker.uses_model:
         return f"AI-generated with {maker.label}"
-    return f"Painted by a program ({maker.label}): no AI model made this picture"
+    return f"Painted by a program ({maker.label}), not by an AI model"
 
 
 def _bar(step: int, steps: int) -> str:

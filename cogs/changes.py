@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from bot.credits.limits import RuleSource, Ruling
@@ -19,10 +19,9 @@ CHANGES_LISTED: Final = 15  # a reset for everyone may change hundreds of member
 #: What each kind of action is called, those of earlier versions included.
 ACTION_LABELS: Final = {
     "set": "allowance",
-    "role": "role",
     "server": "limits",
     "option": "options",
-    "stop": "stop",
+    "stop": "server stop",
     "text": "blocklist",
     "untext": "blocklist",
 }
@@ -39,12 +38,12 @@ def changes_text(changes: Iterable[Change]) -> str:
     return "\n".join([*lines[:CHANGES_LISTED], *([f"… and {more:,} more"] if more > 0 else [])])
 
 
-def changes_line(changes: Iterable[Change]) -> str:
-    """Return the changes on one line, without markup."""
-    return "; ".join(f"{_label(c)}: {_value(c, c.before)} → {_value(c, c.after)}" for c in changes)
+def changes_line(changes: Iterable[Change], *, escape: Callable[[str, int], str] = plain) -> str:
+    """Return the changes on one line, texts in them escaped by `escape`."""
+    return "; ".join(f"{_label(c, escape)}: {_value(c, c.before)} → {_value(c, c.after)}" for c in changes)
 
 
-def _label(change: Change) -> str:
+def _label(change: Change, escape: Callable[[str, int], str] = plain) -> str:
     subject = change.subject
     labels = {
         "member_allowance": f"Daily allowance of <@{subject}>",
@@ -56,7 +55,7 @@ def _label(change: Change) -> str:
         "role_allowance": f"Daily allowance of <@&{subject}>",
         "role_opens_bot": f"Bot restricted to <@&{subject}>",
         "channel_rule": f"<#{subject}>",
-        "blocked_text": f"“{plain(str(subject), TEXT_CHARS_MAX)}” in prompts",
+        "blocked_text": f"“{escape(str(subject), TEXT_CHARS_MAX)}” in prompts",
     }
     return labels.get(change.field) or setting_label(change.field)
 
@@ -103,7 +102,7 @@ def limit_text(name: str, ruling: Ruling) -> str:
 def allowance_source_text(ruling: Ruling) -> str:
     """Return which rule gave a member their daily allowance."""
     if ruling.lowered is not None:
-        return f"the operator's maximum, below {allowance_source_text(ruling.lowered)}"
+        return f"the operator's maximum, instead of {allowance_source_text(ruling.lowered)}"
     role = f"the role <@&{ruling.role_id}>"
     sources = {
         RuleSource.MEMBER: "this member's own allowance",
@@ -117,37 +116,33 @@ def allowance_source_text(ruling: Ruling) -> str:
 def records_text(records: Iterable[AuditRecord]) -> str:
     """Return the records, one a line: when, who, what, whom, from what to what, why."""
     lines = [f"<t:{int(record.at)}:f> {record_text(record)}" for record in records]
-    return within(lines) if lines else "No moderation actions have been recorded here yet."
+    return within(lines) if lines else "No moderation actions here yet."
 
 
 def record_text(record: AuditRecord) -> str:
     """Return one record without its time."""
     reason = f" · “{plain(record.reason, REASON_CHARS_LISTED)}”" if record.reason else ""
-    changed = _changed(record)
     label = ACTION_LABELS.get(record.action, record.action)
-    return f"<@{record.actor_id}> **{label}**{_target(record)}{f': {changed}' if changed else ''}{reason}"
-
-
-def _target(record: AuditRecord) -> str:
-    # The changes of other records name whom they are about.
-    is_member = record.target_id is not None and record.action not in {"role", "channel"}
-    return f" <@{record.target_id}>" if is_member else ""
+    return f"<@{record.actor_id}> · **{label}** · {_changed(record)}{reason}"
 
 
 def _changed(record: AuditRecord) -> str:
-    if record.before is not None:
-        return f"{record.before:,} → {record.after:,}"
-    if record.changes_json is None:
-        return plain(record.detail, DETAIL_CHARS_LISTED)
-    changes = from_json(record.changes_json)
-    return changes_line(changes[:CHANGES_LISTED]) if changes else "no change"
+    if changes := from_json(record.changes_json):
+        return changes_line(changes[:CHANGES_LISTED])
+    # Only changes name whom they are about.
+    is_member = record.target_id is not None and record.action not in {"role", "channel"}
+    target = f"<@{record.target_id}>: " if is_member else ""
+    amounts = "" if record.before is None else f"{record.before:,} → {record.after:,}"
+    return f"{target}{amounts or plain(record.detail, DETAIL_CHARS_LISTED) or 'no change'}"
 
 
-def within(lines: Iterable[str]) -> str:
-    """Return as many whole lines as fit into a message."""
-    text = ""
-    for line in lines:
-        if len(text) + len(line) > TEXT_CHARS_MAX:
-            return f"{text}…"
-        text += f"{line}\n"
-    return text
+def within(parts: Iterable[str], *, separator: str = "\n", chars_max: int = TEXT_CHARS_MAX) -> str:
+    """Return as many whole parts as fit into a message; an ellipsis shows that some are missing."""
+    shown: list[str] = []
+    chars = 0
+    for part in parts:
+        chars += len(part) + len(separator)
+        if chars > chars_max:
+            return separator.join([*shown, "…"])
+        shown.append(part)
+    return separator.join(shown)

@@ -26,6 +26,9 @@ from db.ledger import LedgerEntry
 ACCOUNT_COLOUR: Final = 0x5865F2
 ENTRIES_LISTED: Final = 5  # the last day of most members; more would push the balance off a phone
 
+#: What members read instead of an action's name, which is stored where a moderator gave no reason.
+REASONS: Final = {"grant": "granted by a moderator", "take": "taken by a moderator"}
+
 
 class Credits(commands.Cog):
     """Commands for every member, answered in private unless asked otherwise."""
@@ -45,7 +48,7 @@ class Credits(commands.Cog):
         price = self._app.credits.price(typical, MEGAPIXEL, backend=self._app.dispatcher.next_backend())
         await reply_card(interaction, wallet_card(wallet, price, entries))
 
-    @credits_group.command(name="give", description="Give credits of your balance to another member.")
+    @credits_group.command(name="give", description="Give some of your balance to another member.")
     @app_commands.describe(
         member="Member to give them to.", amount="How many credits.", public="Let everyone here see it."
     )
@@ -93,7 +96,8 @@ def _allowance(wallet: WalletSummary) -> str:
 def statement_lines(entries: Iterable[LedgerEntry]) -> list[str]:
     """Return a member's transfers, one a line."""
     return [
-        f"<t:{int(entry.at)}:R> **{entry.amount:+,}** · {plain(entry.reason, REASON_CHARS_LISTED)}"
+        f"<t:{int(entry.at)}:R> **{entry.amount:+,}** ·"
+        f" {plain(REASONS.get(entry.reason, entry.reason), REASON_CHARS_LISTED)}"
         f"{' · on hold' if entry.state == 'pending' else ''}"
         for entry in entries
     ]

@@ -58,7 +58,7 @@ class Delivery:
         async with self._at_once:
             is_done = await retry(self._clock, WAITS_S, lambda: self._try_delivery(job_id))
         if not is_done:
-            log.error("Job %d is not delivered; the next start tries again", job_id)
+            log.error("Job %d was not delivered; the next start will try again", job_id)
 
     async def show_end(self, job_id: int) -> None:
         """Show on the card that the job failed or was cancelled."""
@@ -70,7 +70,7 @@ class Delivery:
         """Remove the card of a job whose picture was refused, and answer only its requester why."""
         await self._live_cards.close(job_id)
         view = await self._records.find(job_id)
-        if view is not None and not await self._messages.withdraw(view, f"{sentence} It cost you nothing."):
+        if view is not None and not await self._messages.withdraw(view, f"{sentence} You weren't charged."):
             await self.show_end(job_id)
 
     async def _try_end(self, job_id: int) -> bool:
@@ -102,7 +102,7 @@ class Delivery:
             log.warning("Job %d could not be posted or marked delivered yet: %s", job_id, error)
             return False
         except BotError as error:
-            log.warning("Job %d stays in the history: %s", job_id, error)
+            log.warning("Job %d can't be delivered and stays in its member's history: %s", job_id, error)
             await self._records.mark_undeliverable(job_id)
         return True
 

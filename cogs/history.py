@@ -16,6 +16,7 @@ from bot.jobs.records import JobView
 from bot.text import credits_text
 from cogs.actors import channel_context_of, person_of
 from cogs.card_messages import files_of
+from cogs.cards import BUTTON_LABELS
 from cogs.delivery import pictures_of, result_layout
 from db.operations import Operation
 
@@ -62,7 +63,7 @@ def history_card(views: list[JobView]) -> ui.LayoutView:
 
 
 def _history_line(view: JobView) -> ui.Section[Any]:
-    show = JobButton.make(Operation.SHOW, view.job.id, label="Show")
+    show = JobButton.make(Operation.SHOW, view.job.id, label=BUTTON_LABELS[Operation.SHOW])
     count = f" · {len(view.results)} pictures" if len(view.results) > 1 else ""
     text = (
         f"{plain(view.params.prompt, PROMPT_CHARS_LISTED)}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -16,8 +17,8 @@ from bot.jobs.inputs import PictureSource
 from bot.jobs.service import VARIATION_STRENGTHS
 from bot.params import PROMPT_CHARS_MAX, Img2ImgParams
 from cogs.actors import person_of, request_of
+from cogs.bot_permissions import check_channel
 from cogs.options import SAMPLER_OPTION, SCHEDULER_OPTION, FieldOption, help_of, params_from
-from cogs.permissions import check_channel
 from cogs.picture_sources import from_attachment, from_message
 from db.operations import Operation
 
@@ -139,7 +140,8 @@ class Img2Img(commands.Cog):
     async def _delete(self, interaction: discord.Interaction[Any], button: JobButton) -> None:
         await self._jobs.delete(person_of(interaction), button.job_id)
         await interaction.response.defer()
-        await interaction.delete_original_response()
+        with suppress(discord.NotFound):  # another press was faster
+            await interaction.delete_original_response()
 
 
 class _AskModal(GuardedModal):

@@ -13,12 +13,14 @@ from bot.app import Health
 from bot.errors import NotAllowed
 from bot.events import Event, OperatorAlert
 from bot.gateway.client import Img2ImgBot
+from bot.gateway.escaping import plain
 from bot.gateway.interactions import NO_MENTIONS, TROUBLE, reply
 from bot.runtime.background import BackgroundTasks
 
 #: One alert, not a hundred: the same sentence once an hour, and at most so many different ones.
 REPEAT_S_MIN: Final = 3_600.0
 ALERTS_PER_HOUR_MAX: Final = 10
+ALERT_CHARS_MAX: Final = 900  # escaped, it may be twice as long, and Discord takes 2,000
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +56,17 @@ class Owner(commands.Cog):
     async def _alert(self, sentence: str) -> None:
         try:
             info = await self._bot.application_info()
-            await info.owner.send(f"⚠️ {sentence}", allowed_mentions=NO_MENTIONS)
+            # What services answer is part of some alerts.
+            await info.owner.send(f"⚠️ {plain(sentence, ALERT_CHARS_MAX)}", allowed_mentions=NO_MENTIONS)
         except TROUBLE as error:
             log.warning("Could not send the owner a direct message: %s", error)
 
-    @app_commands.command(name="operator", description="Health and balances, for the bot's owner.")
+    @app_commands.command(name="operator", description="Queue, spending and balances, for the bot's owner.")
     @app_commands.default_permissions()
     async def operator(self, interaction: discord.Interaction[Any]) -> None:
         """Show what only the owner needs to know."""
         if not await self._bot.is_owner(interaction.user):
-            raise NotAllowed("Only the bot's owner can do that.")
+            raise NotAllowed("Only the bot's owner can use this command.")
         daily_max = self._app.settings.provider_daily_max
         text = health_text(await self._app.health(), servers=len(self._bot.guilds), daily_max=daily_max)
         await reply(interaction, text)
@@ -71,11 +74,12 @@ class Owner(commands.Cog):
 
 def health_text(health: Health, *, servers: int, daily_max: int | None) -> str:
     """Return the bot's health; `daily_max` caps the credits of all servers together."""
-    cap = "" if daily_max is None else f" of {daily_max:,}"
+    cap = "" if daily_max is None else f" of at most {daily_max:,}"
     lines = [
-        f"Waiting: **{health.waiting:,}** · servers: {servers:,}",
-        f"Spent today by all servers: **{health.spent_today:,}**{cap} credits",
-        *(f"{b.backend}: **{b.remaining:g}** credits left, as of <t:{int(b.at)}:R>" for b in health.balances),
+        f"Waiting jobs: **{health.waiting:,}**",
+        f"Servers: **{servers:,}**",
+        f"Credits spent today in all servers: **{health.spent_today:,}**{cap}",
+        *(f"Credits left at {b.backend}: **{b.remaining:g}** (<t:{int(b.at)}:R>)" for b in health.balances),
         *([f"⚠️ {health.pause_reason.value}"] if health.pause_reason else []),
     ]
     return "\n".join(lines)

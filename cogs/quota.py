@@ -76,7 +76,7 @@ class Quota(
         await reply(interaction, show_text(who, wallet, explanation), private=not public)
 
     @app_commands.command(name="history", description="The latest moderation actions here.")
-    @app_commands.describe(member="Only those by or on this member.", public="Show it to everyone.")
+    @app_commands.describe(member="Only actions by or on this member.", public="Show it to everyone.")
     async def history(
         self,
         interaction: discord.Interaction[Any],
@@ -89,7 +89,7 @@ class Quota(
         )
         await reply(interaction, records_text(records), private=not public)
 
-    @app_commands.command(name="leaderboard", description="Who spent most on pictures in the last 30 days.")
+    @app_commands.command(name="leaderboard", description="Who spent the most credits in the last 30 days.")
     @app_commands.describe(public="Show it to everyone.")
     async def leaderboard(self, interaction: discord.Interaction[Any], public: bool = False) -> None:
         """List those who spent most."""
@@ -98,23 +98,23 @@ class Quota(
         )
         await reply(interaction, board_text(board), private=not public)
 
-    @app_commands.command(name="export", description="A table (CSV) for your spreadsheet.")
-    @app_commands.describe(what="Members' credits, or the moderation actions (acts).")
+    @app_commands.command(name="export", description="Get a table (CSV) for a spreadsheet.")
+    @app_commands.describe(what="Members' credits, or all moderation actions.")
     async def export(
-        self, interaction: discord.Interaction[Any], what: Literal["credits", "acts"] = "credits"
+        self, interaction: discord.Interaction[Any], what: Literal["credits", "actions"] = "credits"
     ) -> None:
         """Send a table that no spreadsheet takes for formulas."""
         moderator = person_of(interaction)
-        if what == "acts":
+        if what == "actions":
             file = records_csv(await self._moderation.list_records(moderator, limit=RECORDS_EXPORTED))
         else:
             file = accounts_csv(await self._moderation.member_accounts(moderator))
-        await reply(interaction, "Here is the table.", files=[file])
+        await reply(interaction, "Here's your table.", files=[file])
 
     @app_commands.command(name="set", description="Set a member's daily allowance.")
     @app_commands.describe(
         member="Member to set it for.",
-        allowance="Credits a day (empty: roles and server decide).",
+        allowance="Credits per day (if empty, their roles or the server decide).",
         reason="Why; shown in the audit log.",
     )
     async def set(
@@ -158,7 +158,7 @@ class Quota(
         """Take from a member's balance."""
         await self._perform(interaction, Take(user_id=member.id, amount=amount), reason)
 
-    @app_commands.command(name="reset", description="Give back what was used of today's allowance.")
+    @app_commands.command(name="reset", description="Refill what was used of today's allowance.")
     @app_commands.describe(
         member="Member to reset (everyone if empty).", reason="Why; shown in the audit log."
     )
@@ -171,10 +171,10 @@ class Quota(
         """Fill up today's allowance again."""
         await self._perform(interaction, ResetAllowance(user_id=member.id if member else None), reason)
 
-    @app_commands.command(name="freeze", description="Freeze a member's credits, or stop the whole server.")
+    @app_commands.command(name="freeze", description="Freeze a member's credits, or stop the bot here.")
     @app_commands.describe(
-        member="Member to freeze (the whole server if empty).",
-        on="Off = unfreeze.",
+        member="Member to freeze (if empty, the bot stops in the whole server).",
+        on="False to unfreeze.",
         reason="Why; shown in the audit log.",
     )
     async def freeze(
@@ -209,8 +209,8 @@ class Quota(
     @app_commands.command(name="role", description="Set what a role gives; a member's best role wins.")
     @app_commands.describe(
         role="Role to set.",
-        allowance="Credits a day.",
-        opens_bot="Restrict the bot to this role (and others like it).",
+        allowance="Credits per day.",
+        opens_bot="Only members with this role, or another set like this, can use the bot.",
         forget="Remove everything set for this role.",
         reason="Why; shown in the audit log.",
     )
@@ -233,11 +233,11 @@ class Quota(
         daily_cap="Daily credits of all members together.",
         running="Running jobs per member.",
         waiting="Waiting jobs per member.",
-        steps="Maximum steps.",
-        samples="Maximum samples.",
-        size="Maximum size in megapixels.",
+        steps="Maximum steps per picture.",
+        samples="Maximum samples per job.",
+        size="Maximum size of a picture, in megapixels.",
         slow_mode="Seconds between two pictures of a member (0 = off).",
-        giving="Members may give credits to each other.",
+        giving="Let members give credits to each other.",
         clear="Reset this limit to the bot default.",
         reason="Why; shown in the audit log.",
     )
@@ -278,7 +278,7 @@ class Quota(
     @app_commands.command(name="channels", description="Allow or forbid pictures in a channel.")
     @app_commands.describe(
         channel="Channel to set.",
-        rule="Once one is allowed, only allowed channels work (forget = no special rule).",
+        rule="Once any channel is allowed, all others are off (forget = no rule).",
         reason="Why; shown in the audit log.",
     )
     async def channels(
@@ -308,11 +308,14 @@ class Quota(
 
 def show_text(who: Person, wallet: WalletSummary, explanation: Explanation) -> str:
     """Return what a member has, and why: the rule that won for each limit."""
-    held = f" {credits_text(wallet.on_hold)} on hold." if wallet.on_hold else ""
+    held = f", **{wallet.on_hold:,}** on hold" if wallet.on_hold else ""
+    left = f"**{wallet.allowance_left:,}** of {wallet.allowance:,} left"
     lines = [
-        f"<@{who.user_id}> has **{wallet.allowance_left:,}** of {wallet.allowance:,} daily credits left"
-        f" (renews <t:{wallet.renews_at}:R>) and a balance of **{wallet.balance:,}**.{held}",
+        f"### Credits of <@{who.user_id}>",
         *(f"⛔ Can't make pictures: “{sentence_of(refusal)}”" for refusal in explanation.refusals),
+        f"- Today: {left}, renews <t:{wallet.renews_at}:R>",
+        f"- Balance: **{wallet.balance:,}**{held}",
+        "### Limits",
         f"- Daily allowance: **{wallet.allowance:,}** ({allowance_source_text(explanation.allowance)})",
     ]
     for name, ruling in explanation.limits.items():
@@ -326,7 +329,7 @@ def board_text(board: list[tuple[int, int, int]]) -> str:
     if not board:
         return f"Nobody has spent credits here in the last {BOARD_DAYS} days."
     lines = [
-        f"{rank}. <@{user_id}> · {credits_text(spent)} · {counted(jobs, 'job')}"
+        f"{rank}. <@{user_id}>: {credits_text(spent)}, {counted(jobs, 'job')}"
         for rank, (user_id, spent, jobs) in enumerate(board, start=1)
     ]
     return within([f"Most credits spent in the last {BOARD_DAYS} days:", *lines])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 import discord
@@ -10,15 +11,15 @@ from discord.ext import commands
 
 from bot.errors import InvalidOption, JobGone
 from bot.gateway.client import Img2ImgBot
-from bot.gateway.escaping import plain
+from bot.gateway.escaping import one_line, plain
 from bot.gateway.interactions import reply
 from bot.moderation.actions import BlockText, SetOptions, UnblockText
 from bot.moderation.blocklist import TEXT_CHARS_MAX
 from bot.text import listed
 from cogs.actors import guild_id_of, person_of
-from cogs.changes import setting_label, setting_value
+from cogs.bot_permissions import missing_permissions
+from cogs.changes import setting_label, setting_value, within
 from cogs.outcomes import Reason, perform
-from cogs.permissions import missing_permissions
 from db.guilds import BlockedText, GuildSettings
 
 OPTIONS: Final = ("private", "results_channel_id", "log_channel_id")
@@ -56,10 +57,10 @@ class ServerSettings(
 
     @app_commands.command(name="options", description="Where pictures go and who sees them.")
     @app_commands.describe(
-        private="New pictures are visible only to whoever asks for them, unless they choose otherwise.",
+        private="Pictures are visible only to whoever requests them, unless they choose otherwise.",
         results="Channel where finished pictures are posted, wherever they were requested.",
         log="Channel where moderation actions, jobs, button presses and reports are logged.",
-        clear="Turn off this channel.",
+        clear="Stop using this channel.",
         reason="Why; shown in the audit log.",
     )
     async def options(
@@ -85,7 +86,7 @@ class ServerSettings(
 
     @app_commands.command(name="block", description="Block a word or pattern in prompts.")
     @app_commands.describe(
-        text="A word or words; or a pattern: . [a-z] \\d \\w \\s x* x+ x? (ab|cd)",
+        text="One or more words; or a pattern: . [a-z] \\d \\w \\s x* x+ x? (ab|cd)",
         kind="Words match whole words; patterns match anywhere.",
         adult_ok="Allow it in age-restricted channels.",
         reason="Why; shown in the audit log.",
@@ -103,7 +104,9 @@ class ServerSettings(
         await perform(self._moderation, interaction, action, reason)
 
     @app_commands.command(name="unblock", description="Allow a word or pattern in prompts again.")
-    @app_commands.describe(text="As it was blocked.", reason="Why; shown in the audit log.")
+    @app_commands.describe(
+        text="The word or pattern, as /calm show lists it.", reason="Why; shown in the audit log."
+    )
     async def unblock(
         self,
         interaction: discord.Interaction[Any],
@@ -119,7 +122,10 @@ class ServerSettings(
     ) -> list[app_commands.Choice[str]]:
         _, blocked = await self._moderation.settings(person_of(interaction))
         found = [entry.text for entry in blocked if typed.lower() in entry.text.lower()]
-        return [app_commands.Choice(name=text, value=text) for text in found[:CHOICES_MAX]]
+        return [
+            app_commands.Choice(name=one_line(text, TEXT_CHARS_MAX), value=text)
+            for text in found[:CHOICES_MAX]
+        ]
 
     async def delete_picture(self, interaction: discord.Interaction[Any], message: discord.Message) -> None:
         """Delete a picture: its message, and the picture from its member's history."""
@@ -129,7 +135,8 @@ class ServerSettings(
         person = person_of(interaction)
         await self._app.jobs.delete(person, job_id)
         await self._app.audit_log.record_deletion(person, job_id=job_id)
-        await message.delete()
+        with suppress(discord.NotFound):  # somebody else was faster
+            await message.delete()
         await reply(interaction, "Picture deleted here and from the member's history.")
 
 
@@ -144,13 +151,13 @@ def options_text(settings: GuildSettings, blocked: list[BlockedText]) -> str:
     lines = [
         f"- {setting_label(name)}: **{setting_value(name, getattr(settings, name))}**" for name in OPTIONS
     ]
-    texts = ", ".join(map(_blocked_text, blocked))
-    shown = texts if len(texts) <= SHOWN_CHARS_MAX else f"{texts[:SHOWN_CHARS_MAX]}…"
+    shown = within(map(_blocked_text, blocked), separator=", ", chars_max=SHOWN_CHARS_MAX)
     return "\n".join([*lines, f"- Blocked in prompts: {shown or 'nothing'}"])
 
 
 def _blocked_text(entry: BlockedText) -> str:
-    notes = [*(["pattern"] if entry.kind == "pattern" else []), *(["18+ ok"] if entry.adult_ok else [])]
+    notes = ["pattern"] if entry.kind == "pattern" else []
+    notes += ["allowed in age-restricted channels"] if entry.adult_ok else []
     suffix = f" ({', '.join(notes)})" if notes else ""
     return f"“{plain(entry.text, TEXT_CHARS_MAX)}”{suffix}"
 

@@ -10,14 +10,16 @@ from typing import Final
 
 import discord
 
+from bot.gateway.escaping import one_line
 from bot.moderation.changes import from_json
 from cogs.changes import changes_line
 from db.audit_records import AuditRecord
 from db.ledger import Account
 
 #: What makes a spreadsheet take a cell for a formula (OWASP, "CSV Injection").
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA: Final = ("=", "+", "-", "@")
 _EXACT_DIGITS: Final = 15  # spreadsheets round longer numbers
+_CELL_CHARS_MAX: Final = 32_767  # Excel cuts longer cells
 
 
 def records_csv(records: Iterable[AuditRecord]) -> discord.File:
@@ -31,7 +33,7 @@ def records_csv(records: Iterable[AuditRecord]) -> discord.File:
 
 
 def _detail(record: AuditRecord) -> str:
-    return record.detail or changes_line(from_json(record.changes_json))
+    return record.detail or changes_line(from_json(record.changes_json), escape=one_line)
 
 
 def accounts_csv(accounts: Iterable[Account]) -> discord.File:
@@ -50,8 +52,8 @@ def _table(name: str, header: tuple[str, ...], rows: Iterable[tuple[object, ...]
 
 
 def safe_cell(value: object) -> str:
-    """Return a cell that no spreadsheet takes for a formula, nor an id for a number to round."""
-    text = "" if value is None else str(value)
+    """Return one line that no spreadsheet takes for a formula, nor an id for a number to round."""
+    text = "" if value is None else one_line(str(value), _CELL_CHARS_MAX)
     is_id = isinstance(value, int) and len(text) > _EXACT_DIGITS
     return f"'{text}" if is_id or text.startswith(_FORMULA) else text
 

@@ -114,7 +114,7 @@ class Database:
         try:
             outcomes = await self._writer.run(lambda connection: run_batch(connection, units))
         except BaseException as error:
-            broken = CommitFailed(f"The database could not store a change: {error}")
+            broken = CommitFailed(f"The database couldn't store a change: {error}")
             for waiting in batch:
                 _fail(waiting.done, broken)
             self._report(str(broken))

@@ -2,34 +2,34 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-#: It may write no files, so coverage could not save what it measured.
-_UNMEASURED = "bot.pictures.child"
+_CHILDREN = ("bot.pictures.child", "bot.backends.painting")
 
 
 def pytest_configure() -> None:
-    """Where coverage is measured, let child processes be measured too.
+    """Where coverage is measured, measure child processes too.
 
-    The bot and the tests give children an environment of their own, without the variable by
-    which coverage starts in them.
+    The bot and the tests give children an environment of their own, without the variable that
+    starts coverage in them.
     """
-    init = subprocess.Popen.__init__
+    init: Any = subprocess.Popen.__init__
 
     def measured(
-        self: "subprocess.Popen[Any]",
-        args: Any,
-        *rest: Any,
-        env: Mapping[str, str] | None = None,
-        **options: Any,
+        self: Any, args: Any, *rest: Any, env: Mapping[str, str] | None = None, **options: Any
     ) -> None:
-        if (
-            env is not None
-            and _UNMEASURED not in args
-            and (config := os.environ.get("COVERAGE_PROCESS_CONFIG"))
-        ):
+        config = os.environ.get("COVERAGE_PROCESS_CONFIG")
+        if config and env is not None:
             env = {**env, "COVERAGE_PROCESS_CONFIG": config}
+            args = [*_measurable(args)]
         init(self, args, *rest, env=env, **options)
 
-    subprocess.Popen.__init__ = measured  # type: ignore[method-assign]
+    subprocess.Popen.__init__ = measured  # type: ignore[assignment, method-assign]
+
+
+def _measurable(arguments: Iterable[str]) -> Iterator[str]:
+    for argument in arguments:
+        if argument in _CHILDREN:
+            yield "tests.support.measured_child"
+        yield argument

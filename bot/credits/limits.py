@@ -141,9 +141,9 @@ class Limits:
     def _refusals(self, tx: sqlite3.Connection, who: Person) -> Iterator[NotAllowed]:
         member = {"guild_id": who.guild_id, "user_id": who.user_id}
         if guilds.get_settings(tx, who.guild_id).frozen:
-            yield NotAllowed("Moderators have stopped the bot in this server for now.")
+            yield NotAllowed("Moderators have stopped the bot in this server; please try again later.")
         if members.get_member(tx, **member).blocked:
-            yield NotAllowed("A moderator has blocked you from using this bot here; please ask them why.")
+            yield NotAllowed("Moderators have blocked you from using this bot here; please ask them why.")
         if ledger.peek_account(tx, kind="user", **member).frozen:
             yield NotAllowed("Your credits are frozen; please ask a moderator why.")
         required = [rule.role_id for rule in guilds.role_rules(tx, who.guild_id) if rule.may_use]
@@ -265,4 +265,4 @@ def _check_options(limits: dict[str, Ruling], params: Img2ImgParams) -> None:
 
 def _check_within(what: str, value: int, minimum: int, maximum: int) -> None:
     if not minimum <= value <= maximum:
-        raise InvalidOption(f"Please choose a {what} from {minimum:,} to {maximum:,}.")
+        raise InvalidOption(f"Please choose a value from {minimum:,} to {maximum:,} for the {what}.")

@@ -11,7 +11,7 @@ from discord import ui
 from bot.gateway.interactions import explain
 from db.operations import Operation
 
-_OPERATIONS: Final = {
+OPERATIONS: Final = {
     **{str(operation): operation for operation in Operation},
     # What an earlier version called the variations: its buttons are still under old pictures.
     "subtle": Operation.VARY_SUBTLE,
@@ -69,7 +69,7 @@ class PersistentButton(ui.DynamicItem[ui.Button[Any]], template=_template("[a-z_
         sample = match["sample"]
         return cls(
             item,
-            operation=_OPERATIONS.get(match["operation"]),
+            operation=OPERATIONS.get(match["operation"]),
             subject_id=int(match["subject_id"]),
             sample=None if sample is None else int(sample),
         )

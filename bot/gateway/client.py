@@ -18,6 +18,7 @@ from bot.app import App
 from bot.errors import JobGone, OperatorError, UnusablePicture
 from bot.gateway.buttons import JobButton, PersistentButton, ProposalButton
 from bot.gateway.interactions import NO_MENTIONS, Tree
+from bot.text import counted
 from db.jobs import Job
 from db.operations import Operation
 
@@ -110,7 +111,7 @@ class Img2ImgBot(commands.AutoShardedBot):
         """
         parts = urlsplit(url)
         if parts.scheme != "https" or parts.hostname not in self._cdn_hosts:
-            raise UnusablePicture("That picture is not on Discord; please save it and attach it yourself.")
+            raise UnusablePicture("That picture isn't on Discord; please save it and attach it yourself.")
         return await self.http.get_from_cdn(url)
 
     async def run_until_disconnected(self, token: str) -> None:
@@ -119,7 +120,7 @@ class Img2ImgBot(commands.AutoShardedBot):
             await self.start(token)
         except discord.LoginFailure as error:
             raise OperatorError(
-                "Discord refuses the token; put the right one into IMG2IMG_DISCORD_TOKEN."
+                "Discord rejected the bot's token; please correct IMG2IMG_DISCORD_TOKEN."
             ) from error
 
     async def setup_hook(self) -> None:
@@ -154,7 +155,7 @@ class Img2ImgBot(commands.AutoShardedBot):
 
     async def on_ready(self) -> None:
         """Log it; it happens again after each new session."""
-        log.info("Ready as %s in %d servers", self.user, len(self.guilds))
+        log.info("Ready as %s in %s", self.user, counted(len(self.guilds), "server"))
 
     def add_shutdown_hook(self, hook: ShutdownHook) -> None:
         """Let `hook` run before an orderly shutdown closes the client."""

@@ -23,7 +23,7 @@ GONE_CODES: Final = frozenset({10062, 40060, 50027, 10015})
 #: What a request to Discord raises: an error response, or a failed connection.
 TROUBLE: Final = (discord.HTTPException, aiohttp.ClientError, OSError)
 NO_MENTIONS: Final = discord.AllowedMentions.none()
-BROKEN: Final = "Something broke on our side and nothing was charged. Please try again in a minute."
+BROKEN: Final = "Something went wrong on our side. You weren't charged; please try again in a minute."
 
 
 async def explain(interaction: discord.Interaction, error: BaseException) -> None:

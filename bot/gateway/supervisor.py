@@ -50,7 +50,7 @@ class Supervisor:
     async def fetch(self, url: str) -> bytes:
         """Return an attachment's bytes over the current connection. Raises `UnusablePicture` without one."""
         if self._client is None:
-            raise UnusablePicture("That picture could not be fetched; please send it again.")
+            raise UnusablePicture("That picture couldn't be downloaded; please attach it again.")
         return await self._client.fetch(url)
 
     def stop(self) -> None:

@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from bot.clock import Clock
 from bot.credits.limits import Limits
 from bot.errors import BotError, UnusablePicture, UserError
+from bot.jobs.commits import commit
 from bot.pictures.pool import PicturePool
 from bot.pictures.sizes import AREA_MAX, INPUT_BYTES_MAX, SIDE_MAX, SIDE_MIN, SIDE_STEP, fitted_size
 from bot.pictures.store import PictureStore
@@ -55,7 +57,7 @@ def check_size(size_bytes: int | None) -> None:
         raise UnusablePicture("That file is empty; please attach a PNG, JPEG, GIF or WebP picture.")
     if size_bytes is not None and size_bytes > INPUT_BYTES_MAX:
         limit = INPUT_BYTES_MAX // (1024 * 1024)
-        raise UnusablePicture(f"That file is larger than {limit} MiB; please attach a smaller one.")
+        raise UnusablePicture(f"That file is larger than {limit} MB; please attach a smaller one.")
 
 
 class Inputs:
@@ -65,6 +67,7 @@ class Inputs:
         self,
         *,
         db: Database,
+        clock: Clock,
         pool: PicturePool,
         store: PictureStore,
         fetch: Fetch,
@@ -73,6 +76,7 @@ class Inputs:
         """`limits` are checked against a picture's size once it is known."""
         self._limits = limits
         self._db = db
+        self._clock = clock
         self._pool = pool
         self._store = store
         self._fetch = fetch
@@ -106,7 +110,7 @@ class Inputs:
             self._limits.check_pixels(tx, job.guild_id, pixels)
             return jobs.set_input(tx, job_id=job.id, input_hash=digest, pixels=pixels)
 
-        await self._db.write(unit)
+        await commit(self._db, self._clock, unit)
 
     async def _raw(self, job: Job) -> bytes:
         if job.source_hash is not None:
@@ -117,7 +121,7 @@ class Inputs:
                 data = await asyncio.wait_for(self._fetch(job.source_url), FETCH_TIMEOUT_S)
             except TimeoutError as error:
                 raise UnusablePicture(
-                    "Discord took too long to hand over that picture; please try again."
+                    "Discord took too long to send that picture; please try again."
                 ) from error
         check_size(len(data))
         return data
@@ -136,5 +140,6 @@ def _as_user_error(error: BaseException) -> UserError:
     if isinstance(error, BotError):
         return UserError(str(error), detail=error.detail)
     return UnusablePicture(
-        "That picture could not be fetched; please send it again.", detail=f"{type(error).__name__}: {error}"
+        "That picture couldn't be downloaded; please attach it again.",
+        detail=f"{type(error).__name__}: {error}",
     )

@@ -56,7 +56,8 @@ class ProviderWatch:
     def _alert(self, slot: BackendSlot, error: BotError, *, has_opened: bool) -> None:
         if has_opened:
             label = slot.backend.capabilities.label
-            sentence = f"{label} is out of service: {error.detail or error} Jobs wait and are retried."
+            why = (error.detail or str(error)).rstrip(".")
+            sentence = f"{label} is out of service: {why}. Jobs wait and are retried automatically."
             log.error(sentence)
             self._events.emit(OperatorAlert(sentence))
 
@@ -80,7 +81,7 @@ class ProviderWatch:
         )
         if is_newly_low:
             label = slot.backend.capabilities.label
-            self._events.emit(OperatorAlert(f"{label} has {left:g} credits left; please top them up."))
+            self._events.emit(OperatorAlert(f"Credits left at {label}: {left:g}. Please top them up."))
 
     async def wait_is_over(self) -> bool:
         """Look whether used-up credits are back; True if they have been missing for too long."""
@@ -96,7 +97,7 @@ class ProviderWatch:
         try:
             left = await slot.backend.balance()
         except BackendError as error:
-            log.warning("%s does not report its balance: %s %s", slot.name, error, error.detail)
+            log.warning("%s doesn't report its balance: %s %s", slot.name, error, error.detail)
             left = 0.0
         else:
             await self.record_balance(slot, left)

@@ -148,7 +148,7 @@ class _ChangeSettings(ModerationAction):
     def apply(self, tx: sqlite3.Connection, context: ActionContext) -> Changes:
         """Store the settings."""
         if not self.settings:
-            raise InvalidOption("Please choose at least one of the options to change.")
+            raise InvalidOption("Please choose at least one option to change.")
         guild_id = context.actor.guild_id
         before = guilds.get_settings(tx, guild_id)
         for name, value in self.settings.items():

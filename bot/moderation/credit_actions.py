@@ -119,13 +119,13 @@ class Give(MemberAction):
             raise NotAllowed("Giving credits is turned off in this server; moderators can turn it on.")
         for user_id in (giver_id, self.user_id):
             if members.get_member(tx, guild_id=guild_id, user_id=user_id).blocked:
-                raise NotAllowed("Blocked members can't give or receive credits.")
+                raise NotAllowed("Blocked members can't give or receive credits; please ask a moderator.")
         if not 1 <= self.amount <= AMOUNT_MAX:
-            raise InvalidOption(f"Please choose an amount from 1 to {AMOUNT_MAX:,}.")
+            raise InvalidOption(f"Please choose a value from 1 to {AMOUNT_MAX:,} for the amount.")
         if self.amount > has:
             raise NotEnoughCredits(
                 f"You can't give {credits_text(self.amount)}: your balance is {has:,}"
-                " (the daily allowance can't be given)."
+                " (the daily allowance can't be given). Please choose a smaller amount."
             )
 
 

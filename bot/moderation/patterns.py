@@ -38,9 +38,9 @@ _MEMBER: Final = re.compile(r"\\(?P<escaped>.)|[^\x00-\x7f]|\[", re.DOTALL)
 
 #: Better words for RE2's commonest errors.
 _SENTENCES: Final = {
-    "missing )": "The pattern ends in the middle; please close what it opens.",
-    "missing ]": "The pattern ends in the middle; please close what it opens.",
-    "trailing \\": "The pattern ends in a \\; please put a second one before it to mean itself.",
+    "missing )": "The pattern has a `(` that is never closed; please add the `)`.",
+    "missing ]": "The pattern has a `[` that is never closed; please add the `]`.",
+    "trailing \\": "The pattern ends with a single `\\`; please write `\\\\` to match a backslash.",
     "pattern too large - compile failed": "That pattern takes too much memory; please repeat less in it.",
 }
 
@@ -82,8 +82,11 @@ def _options() -> re2.Options:
 
 
 def _explain(error: re2.error) -> str:
-    reason = error.args[0].decode(errors="replace")
-    return _SENTENCES.get(reason.partition(":")[0], f"That pattern can't be used: {reason}.")
+    kind, _, fragment = error.args[0].decode(errors="replace").partition(":")
+    # The fragment is the moderator's own text: in a code span, none of it acts.
+    shown = "".join(char for char in fragment if char.isprintable() and char != "`").strip()
+    what = f"{kind}: `{shown}`" if shown else kind
+    return _SENTENCES.get(kind, f"That pattern can't be used ({what}); please correct it.")
 
 
 def _translate(source: str) -> str:

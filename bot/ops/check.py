@@ -35,7 +35,7 @@ async def check_everything(settings: Settings) -> list[Finding]:
 def _token(settings: Settings) -> Finding:
     if settings.discord_token is None:
         return Finding(False, "IMG2IMG_DISCORD_TOKEN is empty; set it to your bot's token from Discord.")
-    return Finding(True, "The settings are complete.")
+    return Finding(True, "The settings are complete, and a Discord token is set.")
 
 
 async def _database(settings: Settings) -> AsyncIterator[Finding]:

@@ -33,7 +33,7 @@ INPUT_KINDS: Final = ("PNG", "JPEG", "GIF", "WEBP")
 RESULT_KINDS: Final = ("PNG", "JPEG", "WEBP")
 
 DAMAGED: Final = (
-    "That picture is damaged, cut off or of an unusual kind; "
+    "That picture is damaged, incomplete or of an unusual kind; "
     "please save it again as PNG or JPEG and attach that."
 )
 

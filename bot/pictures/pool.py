@@ -31,9 +31,9 @@ _EMPTY: Final = "That file is empty; please attach a PNG, JPEG, GIF or WebP pict
 _TOO_HEAVY: Final = (
     "That picture takes too much memory or time to open; please attach a smaller or simpler one."
 )
-_RUBBISH: Final = "The picture service sent no usable picture. It cost you nothing; please try again."
+_RUBBISH: Final = "The image service sent no usable picture. You weren't charged; please try again."
 _CLOSED: Final = "the pool for pictures is closed"
-_NO_CHILD: Final = "Pictures can't be opened just now. Please try again in a minute."
+_NO_CHILD: Final = "Pictures can't be opened right now. Please try again in a minute."
 
 #: What a child that died, overran or answers nonsense looks like from here.
 _LOST: Final = (TimeoutError, *CHILD_LOST)

@@ -30,10 +30,8 @@ _TEMPORARY: Final = ".tmp"
 #: No space, no quota, over the process's or the file system's largest file.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
-_NO_ROOM: Final = (
-    "The bot's disk is full, so the picture couldn't be stored; please tell whoever runs the bot."
-)
-_NO_DISK: Final = "The bot can't access its stored pictures; please tell whoever runs the bot."
+_NO_ROOM: Final = "The bot's disk is full, so the picture couldn't be stored; please tell the bot's operator."
+_NO_DISK: Final = "The bot can't access its stored pictures; please tell the bot's operator."
 
 
 class PictureStore:

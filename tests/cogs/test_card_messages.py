@@ -13,6 +13,7 @@ from discord import ui
 from bot.jobs.records import JobView
 from cogs.card_messages import TOKEN_MARGIN_S, JobMessages, NowhereToPost, filenames_of
 from tests.support.discord_wire import ALICE_ID, CHANNEL_ID, GUILD_ID, Fault, Message, Wire, open_wire
+from tests.support.hostile_texts import HOSTILE_TEXTS, acting_in
 from tests.support.job_views import a_view
 from tests.support.live_bot import Brush, living
 
@@ -216,6 +217,15 @@ async def test_a_refused_card_is_removed_and_its_requester_told_why(stage: Stage
     (note,) = stage.wire.messages.values()
     assert note.private
     assert note.body["content"] == "That file can't be used."
+
+
+async def test_a_refusal_that_a_decoder_made_up_does_not_act(stage: Stage) -> None:
+    """What a decoder child says of a picture may have been written by the picture."""
+    for text in (*HOSTILE_TEXTS, "|" * 4000):
+        assert await stage.messages.withdraw(stage.view, text)
+    for note in stage.wire.messages.values():
+        assert acting_in(note.body["content"]) == []
+        assert len(note.body["content"]) <= 2000
 
 
 async def test_a_card_can_not_be_withdrawn_without_its_token(stage: Stage) -> None:

@@ -1,5 +1,8 @@
 """Cards stay within Discord's limits, whatever is on them."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from discord import ui
 
@@ -8,6 +11,8 @@ from bot.params import Img2ImgParams
 from cogs import cards
 from db.jobs import Job, Result
 from db.operations import Operation
+from tests.support.hostile_texts import HOSTILE_TEXTS, acting_in
+from tests.support.job_views import a_view
 
 NASTY = "@everyone <@&123456789012345678> # **x** [a](https://b.example) <#1> `c` \u202e\x00 😀 ||s|| " * 20
 
@@ -30,7 +35,7 @@ def _view(
         message_id=5,
         price=400,
         charged=400,
-        failure="It failed. It cost you nothing; please try again.",
+        failure="It failed. You weren't charged; please try again.",
     )
     results = tuple(Result(job.id, n, 2**32 - 1, "b" * 64, 64, 64) for n in range(samples))
     return JobView(job, params, results, job)
@@ -71,6 +76,31 @@ def test_nothing_of_a_prompt_acts(name: str) -> None:
     assert "\u202e" not in shown
     assert "](https://b" not in shown
     assert "\\*\\*x\\*\\*" in shown
+
+
+@pytest.mark.parametrize("name", [*LAYOUTS, "moved"])
+def test_no_text_of_a_job_acts(name: str) -> None:
+    """Prompt, negative prompt, sampler and failure are text on every card, each on its own line."""
+    for text in HOSTILE_TEXTS:
+        view = a_view(failure=text)
+        params = view.params.model_copy(update={"prompt": text, "negative_prompt": text, "sampler": text})
+        view = replace(view, params=params)
+        layouts: dict[str, Any] = {
+            **LAYOUTS,
+            "moved": lambda view: cards.moved_card(view, "https://discord.com/channels/1"),
+        }
+        items = layouts[name](view).walk_children()
+        assert acting_in("\n".join(item.content for item in items if isinstance(item, ui.TextDisplay))) == []
+
+
+def test_the_alternative_text_of_a_picture_is_one_line() -> None:
+    """Screen readers read it as it is: nothing of it is markup, but it stays on one line and in order."""
+    for text in HOSTILE_TEXTS:
+        view = a_view()
+        view = replace(view, params=view.params.model_copy(update={"prompt": text}))
+        layout = cards.result_card(view, cards.Maker("A maker", uses_model=True), ["1.jpg"])
+        (gallery,) = [item for item in layout.walk_children() if isinstance(item, ui.MediaGallery)]
+        assert (gallery.items[0].description or "").isprintable()
 
 
 def test_only_dynamic_buttons_are_used() -> None:

@@ -143,7 +143,7 @@ async def test_after_the_last_try_the_next_start_delivers(caplog: pytest.LogCapt
     await stage.delivery.deliver(7)
     assert stage.happened.count("posted") == len(WAITS_S) + 1
     assert not any("marked" in what for what in stage.happened)
-    assert "Job 7 is not delivered; the next start tries again" in caplog.text
+    assert "Job 7 was not delivered; the next start will try again" in caplog.text
 
 
 async def test_a_mark_that_can_not_be_written_is_tried_again() -> None:
@@ -247,7 +247,7 @@ async def test_a_refused_picture_is_answered_to_its_requester_alone() -> None:
     await stage.delivery.withdraw(7, "That file can't be used as a picture.")
     assert stage.happened == [
         "closed 7",
-        "withdrew: That file can't be used as a picture. It cost you nothing.",
+        "withdrew: That file can't be used as a picture. You weren't charged.",
     ]
 
 
@@ -280,4 +280,4 @@ def test_a_card_names_its_maker_though_the_backend_is_gone(backend: str, words: 
 def test_failed_samples_are_counted() -> None:
     """Where some of several pictures failed, the card says how many, and that they cost nothing."""
     layout = result_layout(a_view(samples=4, pictures=3), Router([Sketcher()]))
-    assert "1 of 4 pictures failed and cost nothing" in "\n".join(_texts(layout))
+    assert "1 of 4 pictures failed, at no cost" in "\n".join(_texts(layout))

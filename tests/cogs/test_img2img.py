@@ -4,14 +4,18 @@ import asyncio
 import hashlib
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import discord
 import pytest
 from PIL import Image
 
-from bot.errors import BackendRefused, BackendUnsure
-from tests.support.simulated_server import Sketcher, a_picture, open_world, said, texts
+from bot.actors import Person
+from bot.errors import BackendRefused, BackendUnsure, NotAllowed
+from bot.gateway.interactions import BROKEN
+from db import jobs
+from tests.support.simulated_server import SKETCHING, Sketcher, a_picture, open_world, said, texts
 
 
 def seeds(message: discord.Message) -> list[str]:
@@ -182,6 +186,68 @@ async def test_a_waiting_job_can_be_cancelled(tmp_path: Path, who: str) -> None:
         assert await world.ledger_faults() == []
 
 
+@pytest.mark.parametrize("state", ["waiting", "running"])
+@pytest.mark.parametrize("who", ["alice", "moderator"])
+async def test_cancelling_twice_is_calm(tmp_path: Path, state: str, who: str) -> None:
+    """Two presses at the same moment cancel once; neither is told that it is too late."""
+    sketcher = Sketcher()
+    async with open_world(tmp_path, backends=[sketcher], member_running_max=1) as world:
+        sketcher.gate = asyncio.get_running_loop().create_future()
+        await world.img2img()
+        if state == "waiting":
+            await world.img2img()
+        message = world.card
+        with world.burst():
+            presses = [await getattr(world, who).click(message, label="Cancel") for _ in range(2)]
+        await world.env.settle()
+        for press in presses:
+            assert not press.followups
+            assert said(press).id == message.id
+        assert "Cancelled" in texts(world.card)
+        sketcher.gate.set_result(None)
+        await world.env.settle()
+        assert await world.available() == (38 if state == "waiting" else 40)
+        assert await world.ledger_faults() == []
+
+
+async def test_what_can_not_be_cancelled_says_so_each_time(tmp_path: Path) -> None:
+    """Where the backend can't stop, both presses get the same sentence, and the picture comes."""
+    sketcher = Sketcher(capabilities=replace(SKETCHING, can_cancel=False))
+    async with open_world(tmp_path, backends=[sketcher], member_running_max=1) as world:
+        await world.img2img()
+        made = world.card
+        sketcher.gate = asyncio.get_running_loop().create_future()
+        await world.alice.click(made, label="Reroll")
+        with world.burst():
+            # The card was shown while it waited, when Cancel was on it.
+            job = (await world.app.db.read(jobs.list_unfinished))[0]
+            answers = [
+                pytest.raises(NotAllowed, match="too late to cancel: the picture is already being made")
+                for _ in range(2)
+            ]
+            for answer in answers:
+                with answer:
+                    await world.app.jobs.cancel(Person(world.guild.id, world.alice.id), job.id)
+        sketcher.gate.set_result(None)
+        await world.env.settle()
+        assert len(seeds(world.card)) == 1
+
+
+@pytest.mark.parametrize("who", ["alice", "moderator"])
+async def test_deleting_twice_is_calm(tmp_path: Path, who: str) -> None:
+    """Two presses at the same moment delete the picture; nobody reads of an error."""
+    async with open_world(tmp_path) as world:
+        await world.img2img()
+        message = world.card
+        with world.burst():
+            presses = [await getattr(world, who).click(message, label="Delete") for _ in range(2)]
+        await world.env.settle()
+        assert world.seen_by_all() is None
+        for press in presses:
+            assert BROKEN not in [note.content for note in press.followups]
+            assert press.response is None or press.response.content != BROKEN
+
+
 async def test_a_running_job_is_stopped_where_the_backend_can(tmp_path: Path) -> None:
     """Cancel stops the work itself, and costs nothing."""
     sketcher = Sketcher()
@@ -242,7 +308,7 @@ async def test_a_provider_is_not_called_a_third_time(tmp_path: Path) -> None:
     async with open_world(tmp_path, backends=[sketcher]) as world:
         await world.img2img()
         assert len(sketcher.calls) == 2
-        assert "did not answer" in texts(world.card)
+        assert "didn't answer" in texts(world.card)
         assert await world.available() == 40
 
 

@@ -190,7 +190,7 @@ async def test_a_picture_that_is_not_on_discord_is_refused(tmp_path: Path) -> No
         channel = world.bot.get_channel(world.channel.id)
         assert isinstance(channel, discord.TextChannel)
         answer = await _use(world, await channel.send(embed=discord.Embed().set_image(url=ELSEWHERE)))
-        assert any("That picture is not on Discord" in note.content for note in answer.followups)
+        assert any("That picture isn't on Discord" in note.content for note in answer.followups)
         assert await world.available() == 40
 
 

@@ -1,4 +1,4 @@
-"""`/quota …` and `/credits`: what moderators set and members see."""
+"""`/quota …`: what moderators set, and what holds from then on."""
 
 import asyncio
 from pathlib import Path
@@ -8,51 +8,27 @@ import discord
 import pytest
 import simcord
 
-from tests.support.simulated_server import Sketcher, World, a_picture, open_world, said, texts
-
-
-async def _quota(world: World, command: str, who: simcord.MemberActor | None = None, **options: Any) -> str:
-    answer = await (who or world.moderator).slash(world.channel, f"quota {command}", **options)
-    assert answer.ephemeral
-    return str(said(answer).content)
+from cogs.quota import board_text
+from tests.support.moderators import confirmed, quota
+from tests.support.simulated_server import Sketcher, a_picture, open_world, said
 
 
 async def test_a_moderator_sees_what_a_member_has(tmp_path: Path) -> None:
     """Allowance, balance and the time it is full again, in private."""
     async with open_world(tmp_path) as world:
-        text = await _quota(world, "show", member=world.alice)
-        assert "**40** of 40 daily credits" in text
+        text = await quota(world, "show", member=world.alice)
+        assert "Today: **40** of 40 left" in text
         assert "<t:" in text
 
 
 async def test_an_allowance_of_nothing_refuses_the_next_picture(tmp_path: Path) -> None:
     """A moderator sets a member's allowance to 0, and the next /img2img is refused with a sentence."""
     async with open_world(tmp_path) as world:
-        assert "40 → **0**" in await _quota(world, "set", member=world.bob, allowance=0)
+        assert "40 → **0**" in await quota(world, "set", member=world.bob, allowance=0)
         refused = await world.img2img(world.bob)
         assert refused.ephemeral
         assert "That costs 4 credits, but you have 0. Please ask a moderator" in said(refused).content
         assert said(await world.img2img(world.alice)).attachments
-
-
-async def test_granting_and_taking_show_before_and_after(tmp_path: Path) -> None:
-    """A moderator sees what changed, and the member can spend it."""
-    async with open_world(tmp_path) as world:
-        assert "0 → **100**" in await _quota(world, "grant", member=world.alice, amount=100)
-        assert await world.available() == 140
-        assert "100 → **70**" in await _quota(world, "take", member=world.alice, amount=30)
-        assert await world.available() == 110
-
-
-async def _confirmed(
-    world: World, command: str, who: simcord.MemberActor | None = None, **options: Any
-) -> tuple[str, str]:
-    """Return what was foreseen and, the button pressed, what was done."""
-    who = who or world.moderator
-    answer = await who.slash(world.channel, f"quota {command}", **options)
-    foreseen = str(said(answer).content)
-    await who.click(said(answer), label="Confirm")
-    return foreseen, str(said(answer).content)
 
 
 async def test_a_default_counts_for_the_whole_server(tmp_path: Path) -> None:
@@ -63,29 +39,9 @@ async def test_a_default_counts_for_the_whole_server(tmp_path: Path) -> None:
         assert await world.available(world.bob) == 40
         await world.moderator.click(said(answer), label="Confirm")
         assert await world.available(world.bob) == 7
-        assert "Daily allowance: **7** (this server's default)" in await _quota(
+        assert "Daily allowance: **7** (this server's default)" in await quota(
             world, "show", member=world.bob
         )
-
-
-async def test_what_is_left_alone_changes_nothing(tmp_path: Path) -> None:
-    """A moderator who thinks again leaves everything as it was, and can't confirm afterwards."""
-    async with open_world(tmp_path) as world:
-        answer = await world.moderator.slash(world.channel, "quota grant", member=world.bob, amount=5000)
-        message = said(answer)
-        await world.moderator.click(message, label="Cancel")
-        assert await world.available(world.bob) == 40
-
-
-async def test_a_confirmation_counts_once_and_for_its_moderator(tmp_path: Path) -> None:
-    """A large grant is made once however often it is confirmed, and only by whoever proposed it."""
-    async with open_world(tmp_path) as world:
-        foreseen, _ = await _confirmed(world, "grant", member=world.bob, amount=5000)
-        assert "0 → **5,000**" in foreseen
-        assert await world.available(world.bob) == 5040
-        acts = await _quota(world, "history", member=world.bob)
-        assert "grant" in acts
-        assert "0 → 5,000" in acts
 
 
 async def test_the_best_of_a_members_roles_wins_and_is_named(tmp_path: Path) -> None:
@@ -93,18 +49,18 @@ async def test_the_best_of_a_members_roles_wins_and_is_named(tmp_path: Path) -> 
     async with open_world(tmp_path) as world:
         small, large = world.guild.create_role("Small"), world.guild.create_role("Large")
         carol = world.guild.add_member(world.env.create_user("carol"), roles=[small, large])
-        await _confirmed(world, "role", role=small, allowance=50)
-        await _confirmed(world, "role", role=large, allowance=90)
-        text = await _quota(world, "show", member=carol)
-        assert "**90** of 90 daily credits" in text
+        await confirmed(world, "role", role=small, allowance=50)
+        await confirmed(world, "role", role=large, allowance=90)
+        text = await quota(world, "show", member=carol)
+        assert "Today: **90** of 90 left" in text
         assert f"Daily allowance: **90** (the role <@&{large.id}>, the best of this member's roles)" in text
-        await _quota(world, "set", member=carol, allowance=60)
-        assert "Daily allowance: **60** (this member's own allowance)" in await _quota(
+        await quota(world, "set", member=carol, allowance=60)
+        assert "Daily allowance: **60** (this member's own allowance)" in await quota(
             world, "show", member=carol
         )
-        await _quota(world, "set", member=carol)
-        assert "Daily allowance: **90** (the role" in await _quota(world, "show", member=carol)
-        assert "**40** of 40 daily credits" in await _quota(world, "show", member=world.bob)
+        await quota(world, "set", member=carol)
+        assert "Daily allowance: **90** (the role" in await quota(world, "show", member=carol)
+        assert "Today: **40** of 40 left" in await quota(world, "show", member=world.bob)
 
 
 SERVER_LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
@@ -123,7 +79,7 @@ async def test_a_servers_limit_refuses_with_its_rule(tmp_path: Path, name: str) 
     """A job beyond a server's limit is refused with the limit in the sentence, and costs nothing."""
     limit, options, words = SERVER_LIMITS[name]
     async with open_world(tmp_path) as world:
-        await _confirmed(world, "server", **limit)
+        await confirmed(world, "server", **limit)
         refused = await world.img2img(world.bob, **options)
         assert refused.ephemeral
         assert words in said(refused).content
@@ -133,7 +89,7 @@ async def test_a_servers_limit_refuses_with_its_rule(tmp_path: Path, name: str) 
 async def test_slow_mode_makes_a_member_wait(tmp_path: Path) -> None:
     """In slow mode a member's next picture waits its time, other members don't."""
     async with open_world(tmp_path) as world:
-        await _confirmed(world, "server", slow_mode=60)
+        await confirmed(world, "server", slow_mode=60)
         await world.img2img()
         refused = await world.img2img()
         assert "Slow mode" in said(refused).content
@@ -147,7 +103,7 @@ async def test_slow_mode_makes_a_member_wait(tmp_path: Path) -> None:
 async def test_the_largest_size_is_held_against_what_the_picture_turns_out_to_be(tmp_path: Path) -> None:
     """A picture that turns out larger than the server allows is refused in private, at no cost."""
     async with open_world(tmp_path) as world:
-        await _confirmed(world, "server", size=0.5)
+        await confirmed(world, "server", size=0.5)
         answer = await world.img2img(image=("in.png", a_picture((1000, 1000))))
         assert any("this server allows 0.5 megapixels" in note.content for note in answer.followups)
         assert await world.available() == 40
@@ -158,7 +114,7 @@ async def test_a_member_has_so_many_under_way(tmp_path: Path) -> None:
     """A server's limits on running and waiting pictures hold below the bot's own."""
     sketcher = Sketcher()
     async with open_world(tmp_path, backends=[sketcher]) as world:
-        await _confirmed(world, "server", running=1, waiting=1)
+        await confirmed(world, "server", running=1, waiting=1)
         sketcher.gate = asyncio.get_running_loop().create_future()
         with world.burst():
             answers = [await world.img2img() for _ in range(4)]
@@ -177,10 +133,10 @@ def _text(answer: simcord.InteractionResult) -> str:
 async def test_a_cleared_limit_is_the_bots_again(tmp_path: Path) -> None:
     """What a moderator set can be given back."""
     async with open_world(tmp_path) as world:
-        await _confirmed(world, "server", steps=10)
-        assert "Maximum steps: **10** (set by this server)" in await _quota(world, "show")
-        await _confirmed(world, "server", clear="steps")
-        assert "Maximum steps: **100** (the bot's maximum)" in await _quota(world, "show")
+        await confirmed(world, "server", steps=10)
+        assert "Maximum steps: **10** (set by this server)" in await quota(world, "show")
+        await confirmed(world, "server", clear="steps")
+        assert "Maximum steps: **100** (the bot's maximum)" in await quota(world, "show")
 
 
 async def test_a_blocked_member_is_told_and_let_in_again(tmp_path: Path) -> None:
@@ -188,41 +144,41 @@ async def test_a_blocked_member_is_told_and_let_in_again(tmp_path: Path) -> None
     async with open_world(tmp_path) as world:
         await world.img2img(world.bob)
         card = world.card
-        await _quota(world, "block", member=world.bob)
+        await quota(world, "block", member=world.bob)
         assert card is not None
         for refused in (await world.img2img(world.bob), await world.bob.click(card, label="Reroll")):
             assert "blocked you from using this bot" in said(refused).content
-        await _quota(world, "unblock", member=world.bob)
+        await quota(world, "unblock", member=world.bob)
         assert said(await world.img2img(world.bob)).attachments
 
 
 async def test_frozen_credits_stay_where_they_are(tmp_path: Path) -> None:
     """A frozen member neither spends nor gets credits, and finds them untouched when freed."""
     async with open_world(tmp_path) as world:
-        await _quota(world, "freeze", member=world.bob)
+        await quota(world, "freeze", member=world.bob)
         assert "frozen" in said(await world.img2img(world.bob)).content
-        assert "frozen" in await _quota(world, "grant", member=world.bob, amount=5)
-        await _quota(world, "freeze", member=world.bob, on=False)
+        assert "frozen" in await quota(world, "grant", member=world.bob, amount=5)
+        await quota(world, "freeze", member=world.bob, on=False)
         assert await world.available(world.bob) == 40
 
 
 async def test_a_stopped_server_makes_nothing(tmp_path: Path) -> None:
     """Moderators can stop the bot in their server with one command, and let it go on."""
     async with open_world(tmp_path) as world:
-        await _confirmed(world, "freeze")
+        await confirmed(world, "freeze")
         assert "stopped the bot" in said(await world.img2img()).content
-        await _confirmed(world, "freeze", on=False)
+        await confirmed(world, "freeze", on=False)
         assert said(await world.img2img()).attachments
 
 
 async def test_pictures_only_where_moderators_want_them(tmp_path: Path) -> None:
     """Forbidden channels refuse; once channels are allowed, all others refuse and name them."""
     async with open_world(tmp_path) as world:
-        await _quota(world, "channels", channel=world.channel, rule="forbid")
+        await quota(world, "channels", channel=world.channel, rule="forbid")
         assert "isn't allowed in this channel" in said(await world.img2img()).content
         other = world.guild.create_text_channel("other")
-        await _quota(world, "channels", channel=world.channel, rule="forget")
-        await _quota(world, "channels", channel=other, rule="allow")
+        await quota(world, "channels", channel=world.channel, rule="forget")
+        await quota(world, "channels", channel=other, rule="allow")
         assert f"<#{other.id}>" in said(await world.img2img()).content
         made = await world.alice.slash(other, "img2img", image=("in.png", a_picture()), prompt="x")
         assert said(made).attachments
@@ -233,12 +189,12 @@ async def test_a_role_that_opens_the_bot(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         role = world.guild.create_role("Painters")
         carol = world.guild.add_member(world.env.create_user("carol"), roles=[role])
-        await _confirmed(world, "role", role=role, opens_bot=True)
+        await confirmed(world, "role", role=role, opens_bot=True)
         assert f"<@&{role.id}>" in said(await world.img2img()).content
         assert said(await world.img2img(carol)).attachments
-        await _confirmed(world, "role", role=role, allowance=50)
+        await confirmed(world, "role", role=role, allowance=50)
         assert f"<@&{role.id}>" in said(await world.img2img()).content
-        await _confirmed(world, "role", role=role, forget=True)
+        await confirmed(world, "role", role=role, forget=True)
         assert said(await world.img2img()).attachments
 
 
@@ -247,23 +203,11 @@ async def test_a_reset_gives_back_what_was_used_today(tmp_path: Path) -> None:
     async with open_world(tmp_path) as world:
         await world.img2img()
         await world.img2img(world.bob)
-        assert "38 → **40**" in await _quota(world, "reset", member=world.alice)
+        assert "38 → **40**" in await quota(world, "reset", member=world.alice)
         assert await world.available() == 40
-        await _confirmed(world, "reset")
+        await confirmed(world, "reset")
         assert await world.available(world.bob) == 40
         assert await world.ledger_faults() == []
-
-
-async def test_an_export_is_safe_in_a_spreadsheet(tmp_path: Path) -> None:
-    """A reason that looks like a formula is only text in the table, and ids keep their digits."""
-    async with open_world(tmp_path) as world:
-        await _quota(world, "grant", member=world.bob, amount=5, reason="=HYPERLINK(1)")
-        answer = await world.moderator.slash(world.channel, "quota export", what="acts")
-        table = (await said(answer).attachments[0].read()).decode()
-        assert "'=HYPERLINK(1)" in table
-        assert f"'{world.bob.id}" in table
-        credits_table = await world.moderator.slash(world.channel, "quota export")
-        assert "user,5,0,no" in (await said(credits_table).attachments[0].read()).decode()
 
 
 async def test_the_leaderboard_counts_what_was_paid(tmp_path: Path) -> None:
@@ -279,10 +223,10 @@ async def test_the_leaderboard_counts_what_was_paid(tmp_path: Path) -> None:
 async def test_an_operators_ceiling_is_above_moderators(tmp_path: Path) -> None:
     """No moderator gives more than the operator allows, and a lowered ceiling holds at once."""
     async with open_world(tmp_path, allowance_max=30, grant_max=100, steps_max=50) as world:
-        assert "from 0 to 30" in await _quota(world, "set", member=world.bob, allowance=31)
-        assert "from 1 to 100" in await _quota(world, "grant", member=world.bob, amount=101)
-        assert "from 1 to 50" in await _quota(world, "server", steps=51)
-        shown = await _quota(world, "show", member=world.bob)
+        assert "from 0 to 30" in await quota(world, "set", member=world.bob, allowance=31)
+        assert "from 1 to 100" in await quota(world, "grant", member=world.bob, amount=101)
+        assert "from 1 to 50" in await quota(world, "server", steps=51)
+        shown = await quota(world, "show", member=world.bob)
         assert "Daily allowance: **30** (the operator's maximum" in shown
         assert "the bot allows 50" in said(await world.img2img(steps=51)).content
 
@@ -321,7 +265,7 @@ async def test_a_member_let_in_by_an_override_is_still_refused(tmp_path: Path, c
         root = next(c for c in await world.bot.tree.fetch_commands() if c.name == "quota")
         world.guild.set_command_permissions(root.id, {world.alice: True})
         options = {k: world.bob if v == "bob" else v for k, v in COMMANDS[command].items()}
-        text = await _quota(world, command, who=world.alice, **options)
+        text = await quota(world, command, who=world.alice, **options)
         assert "You need the Manage Server permission" in text
         assert await world.available(world.bob) == 40
 
@@ -332,59 +276,33 @@ async def test_quota_is_hidden_from_members(tmp_path: Path) -> None:
         assert not [name for name in world.alice.available_commands(world.channel) if "quota" in name]
 
 
-async def test_members_see_their_credits(tmp_path: Path) -> None:
-    """Allowance left, when it returns, the balance, and what a typical picture costs."""
-    async with open_world(tmp_path) as world:
-        await world.img2img()
-        answer = await world.alice.slash(world.channel, "credits show")
-        text = texts(said(answer))
-        assert answer.ephemeral
-        assert "You can spend 38 credits" in text
-        assert "**38** of 40 left" in text
-        assert "typical picture costs 4 credits" in text
-        assert "**-2** · a picture" in text
-
-
-async def test_members_give_where_moderators_allow_it(tmp_path: Path) -> None:
-    """A gift moves from balance to balance, is on record, and is refused with a reason otherwise."""
-    async with open_world(tmp_path) as world:
-        await _quota(world, "grant", member=world.alice, amount=10)
-
-        async def give(amount: int, member: simcord.MemberActor) -> str:
-            options: dict[str, Any] = {"member": member, "amount": amount}
-            return str(said(await world.alice.slash(world.channel, "credits give", **options)).content)
-
-        assert "Giving credits is turned off" in await give(4, world.bob)
-        await _confirmed(world, "server", giving=True)
-        assert "10 → **6**" in await give(4, world.bob)
-        assert (await world.available(), await world.available(world.bob)) == (46, 44)
-        assert "your balance is 6 (the daily allowance can't be given)" in await give(7, world.bob)
-        assert "give credits to yourself" in await give(1, world.alice)
-        assert "give" in await _quota(world, "history", member=world.bob)
-        assert await world.ledger_faults() == []
-
-
-async def test_history_shows_a_picture_again(tmp_path: Path) -> None:
-    """A member finds their pictures again, in private; nobody else can open them."""
-    async with open_world(tmp_path) as world:
-        await world.img2img(prompt="a lighthouse")
-        answer = await world.alice.slash(world.channel, "history")
-        assert "a lighthouse" in texts(said(answer))
-        shown = await world.alice.click(said(answer).message, label="Show")
-        assert shown.ephemeral
-        assert len(said(shown).attachments) == 1
-        theirs = await world.bob.slash(world.channel, "history")
-        assert "Nothing here yet" in texts(said(theirs))
-
-
-async def test_nothing_works_in_direct_messages(tmp_path: Path) -> None:
-    """Credits belong to servers: in a direct message the commands are not there."""
-    async with open_world(tmp_path) as world:
-        assert not world.alice.user.available_commands()
-
-
 async def test_commands_fit_into_discords_limits(tmp_path: Path) -> None:
     """All commands together are accepted: names, descriptions and options within their bounds."""
     async with open_world(tmp_path) as world:
         for command in world.bot.tree.get_commands(type=discord.AppCommandType.chat_input):
             assert len(str(command.to_dict(world.bot.tree))) < 8000
+
+
+@pytest.mark.parametrize(
+    ("board", "lines"),
+    [
+        ([], ["Nobody has spent credits here in the last 30 days."]),
+        ([(5, 1, 1)], ["Most credits spent in the last 30 days:", "1. <@5>: 1 credit, 1 job"]),
+        ([(5, 2, 2), (6, 1, 0)], ["1. <@5>: 2 credits, 2 jobs", "2. <@6>: 1 credit, 0 jobs"]),
+    ],
+)
+def test_the_leaderboard_is_a_numbered_list(board: list[tuple[int, int, int]], lines: list[str]) -> None:
+    """Rank, member, credits, jobs; an empty one says so."""
+    assert board_text(board).splitlines()[-len(lines) :] == lines
+
+
+async def test_whoever_looks_sees_what_keeps_a_member_out(tmp_path: Path) -> None:
+    """/quota show lists the refusals that the member would read, each once."""
+    async with open_world(tmp_path) as world:
+        role = world.guild.create_role("Artists")
+        await confirmed(world, "role", role=role, opens_bot=True)
+        await quota(world, "block", member=world.bob)
+        await quota(world, "freeze", member=world.bob)
+        text = await quota(world, "show", member=world.bob)
+        assert text.count("⛔ Can't make pictures") == 3
+        assert f"<@&{role.id}>" in text

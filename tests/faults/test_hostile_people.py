@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bot.gateway.interactions import BROKEN
 from bot.logs import RedactingFormatter, Redactor
 from tests.support.discord_wire import BOB_ID, GUILD_ID, TOKEN, Message, Wire, open_wire
 from tests.support.live_bot import Brush, Life, eventually, living
@@ -78,7 +79,7 @@ async def test_a_forged_button_is_refused_in_one_sentence(tmp_path: Path, custom
         job_id, _ = await _made(wire, life)
         event = await wire.press(custom_id.format(job=job_id))
         answer = await _answer_to(wire, event)
-        assert "Something broke" not in answer
+        assert answer != BROKEN
         assert await _jobs(life) == 1
 
 
@@ -92,7 +93,7 @@ async def test_somebody_elses_job_is_left_alone(tmp_path: Path, operation: str) 
         suffix = ":0" if operation.endswith(("subtle", "strong")) else ""
         custom_id = f"i2i:{operation}:{job_id}{suffix}"
         answer = await _answer_to(wire, await wire.press(custom_id, user_id=BOB_ID))
-        assert "Something broke" not in answer
+        assert answer != BROKEN
         elsewhere = await wire.press(custom_id, guild_id=OTHER_GUILD_ID)
         assert "no longer stored" in await _answer_to(wire, elsewhere)
         assert await _jobs(life) == 1

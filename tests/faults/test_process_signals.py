@@ -224,7 +224,7 @@ async def test_ctrl_c_stops_the_bot_cleanly(tmp_path: Path) -> None:
 
 
 async def test_a_second_signal_hurries(tmp_path: Path) -> None:
-    """Told twice to stop, the bot waits for nobody; what it was making is made after the restart."""
+    """Stopped twice, the bot waits for nobody; what it was making is made after the restart."""
     async with _yard(tmp_path) as yard:
         gate = asyncio.Event()
 

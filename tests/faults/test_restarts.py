@@ -14,7 +14,7 @@ def _gate() -> asyncio.Future[None]:
 
 
 async def _finished(world: World, *, spent: int) -> None:
-    """Check that the one card shows a picture, one price was paid, and the books add up."""
+    """Check that the one card shows a picture, one price was paid, and the ledger is consistent."""
     await world.env.settle()
     message = world.card
     assert message is not None
@@ -24,7 +24,7 @@ async def _finished(world: World, *, spent: int) -> None:
     assert await world.ledger_faults() == []
 
 
-async def test_a_waiting_job_is_taken_up(tmp_path: Path) -> None:
+async def test_a_waiting_job_is_resumed(tmp_path: Path) -> None:
     """Restarted while a picture waits, the bot makes it and posts it in its card, for one price."""
     sketcher = Sketcher()
     async with open_world(tmp_path, backends=[sketcher], guild_running_max=1) as world:

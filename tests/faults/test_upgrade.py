@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import gzip
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +20,9 @@ import simcord
 from discord import ui
 
 from bot.actors import Person
+from db import audit_records
 from db.operations import Operation
+from tests.support.hostile_texts import HOSTILE_TEXTS, acting_in
 from tests.support.simulated_server import Sketcher, World, open_world, said
 
 VERSION_0_1: Final = Path(__file__).parents[1] / "fixtures" / "version-0.1.0"
@@ -93,9 +97,8 @@ async def test_an_old_picture_is_shown_and_deleted(tmp_path: Path) -> None:
         assert shown.ephemeral
         assert len(said(shown).attachments) == 2
         await _press(world, world.alice, f"i2i:delete:{FINISHED_JOB}")
-        assert await _all(world, f"SELECT deleted_at IS NOT NULL FROM job WHERE id = {FINISHED_JOB}") == [
-            (1,)
-        ]
+        states = await _all(world, "SELECT id FROM job WHERE deleted_at IS NOT NULL")
+        assert states == [(FINISHED_JOB,)]
 
 
 async def test_the_record_of_moderators_goes_on(tmp_path: Path) -> None:
@@ -110,6 +113,24 @@ async def test_the_record_of_moderators_goes_on(tmp_path: Path) -> None:
         kinds = await _all(world, "SELECT kind, count(*) FROM audit_log GROUP BY kind ORDER BY kind")
         assert dict(kinds)["action"] == 7
         assert await _all(world, "SELECT last_mirrored_id FROM guild") == [(13,)]
+
+
+async def test_words_that_version_0_1_recorded_never_act(tmp_path: Path) -> None:
+    """It stored moderators' texts inside its own words: all of it is shown as text."""
+    _unpack(tmp_path)
+    async with open_world(tmp_path) as world:
+        old = await world.app.db.read(lambda tx: audit_records.latest(tx, guild_id=world.guild.id, limit=1))
+        for number, text in enumerate(HOSTILE_TEXTS):
+            detail = f"The word {text} was allowed and is now **blocked**."
+            record = replace(old[0], interaction_id=number, detail=detail, reason=text, changes_json=None)
+            await world.app.db.write(partial(audit_records.insert, record=record))
+        answer = await world.moderator.slash(world.channel, "quota history")
+        assert acting_in(said(answer).content) == []
+        assert "<@900000000000000009>" not in said(answer).content
+        exported = await world.moderator.slash(world.channel, "quota export", what="actions")
+        table = (await said(exported).attachments[0].read()).decode()
+        assert all(line.isprintable() for line in table.splitlines())
+        assert len(table.splitlines()) == 1 + 7 + len(HOSTILE_TEXTS)
 
 
 async def test_a_proposal_of_the_version_before_has_expired(tmp_path: Path) -> None:

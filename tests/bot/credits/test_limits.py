@@ -31,7 +31,7 @@ WHO = Person(1, 7, frozenset({11, 12}))
         ({11: 50, 12: 60, 13: 90}, None, 7, 100, 60, "the role <@&12>, the best"),
         ({11: 5}, None, 7, 100, 5, "the role <@&11>"),
         ({11: 50}, 0, 7, 100, 0, "own allowance"),
-        ({11: 50}, None, 7, 30, 30, "the operator's maximum, below the role <@&11>"),
+        ({11: 50}, None, 7, 30, 30, "the operator's maximum, instead of the role <@&11>"),
     ],
 )
 def test_the_rule_that_wins_is_named(
@@ -113,7 +113,7 @@ def test_a_servers_cap_is_spent_to_the_last_credit(tmp_path: Path) -> None:
 
 
 async def test_a_reset_does_not_give_back_what_is_on_hold(tmp_path: Path) -> None:
-    """What was spent today is given back; what waits comes back by itself, and not twice."""
+    """What was spent today is given back; what waits comes back when its job ends, and not twice."""
     async with open_database(tmp_path) as db:
         bank = Bank(db)
         await bank.hold(1, 10)

@@ -52,7 +52,7 @@ async def test_a_button_without_handler_fails_at_the_start(
 )
 async def test_only_discord_is_fetched_from(url: str) -> None:
     """Whatever address a message names, the bot makes requests to Discord's own hosts alone."""
-    with pytest.raises(UnusablePicture, match="not on Discord"):
+    with pytest.raises(UnusablePicture, match="isn't on Discord"):
         await Img2ImgBot().fetch(url)
 
 

@@ -28,7 +28,7 @@ def test_plain_text_keeps_its_line(text: str) -> None:
     ("text", "shown"),
     [
         ("**bold** _it_ `code` ||x||", "\\*\\*bold\\*\\* \\_it\\_ \\`code\\` \\|\\|x\\|\\|"),
-        ("@everyone <@123456789012345678>", "@\u200beveryone <@\u200b123456789012345678>"),
+        ("@everyone <@123456789012345678>", "@\u200beveryone \\<@\u200b123456789012345678\\>"),
         ("see https://evil.example", "see https:\u200b//evil.example"),
         ("a\u202eb\u200bc\0d", "abcd"),
         ("  two\n lines\t", "two lines"),

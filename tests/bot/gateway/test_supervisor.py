@@ -178,7 +178,7 @@ async def test_a_client_is_closed_to_the_end_though_interrupted() -> None:
 async def test_pictures_are_fetched_over_the_current_connection() -> None:
     """Before the first connection there is none to fetch over, which is said in a sentence."""
     stage = Stage()
-    with pytest.raises(UnusablePicture, match="please send it again"):
+    with pytest.raises(UnusablePicture, match="please attach it again"):
         await stage.supervisor.fetch("x")
     running = stage.run()
     await settle()

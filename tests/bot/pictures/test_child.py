@@ -276,8 +276,8 @@ REFUSED = [
     pytest.param(encoded(Image.new("L", (15, 400)), "PNG"), "at least 16 pixels on each side", id="tiny"),
     pytest.param(encoded(Image.new("L", (1700, 100)), "PNG"), "at most 16 times the shorter", id="ribbon"),
     pytest.param(pictures.scan_bomb(), "more than 64 passes", id="3,000 scans"),
-    pytest.param(pictures.text_bomb(), "damaged, cut off", id="text bomb"),
-    pytest.param(pictures.profile_bomb(), "damaged, cut off", id="profile bomb"),
+    pytest.param(pictures.text_bomb(), "damaged, incomplete", id="text bomb"),
+    pytest.param(pictures.profile_bomb(), "damaged, incomplete", id="profile bomb"),
 ]
 
 
@@ -300,7 +300,7 @@ async def test_unusable_pictures_are_refused_in_one_sentence(
 async def test_pictures_cut_off_are_refused(pool: PicturePool, kind: str, part: float) -> None:
     """A picture of which only a part arrived is refused, wherever it was cut."""
     data = encoded(pictures.noise(200, 150), kind)
-    with pytest.raises(UnusablePicture, match="damaged, cut off"):
+    with pytest.raises(UnusablePicture, match="damaged, incomplete"):
         await pool.normalise(data[: int(len(data) * part)])
 
 

@@ -35,6 +35,6 @@ def check_channel(interaction: discord.Interaction[Any]) -> None:
     in_thread = isinstance(interaction.channel, discord.Thread)
     if missing := missing_permissions(interaction.app_permissions, in_thread=in_thread):
         raise NotAllowed(
-            "I can't show pictures here; please ask a moderator to give me these permissions"
+            "The bot can't post pictures here; please ask a moderator to give it these permissions"
             f" in this channel: {listed(missing)}."
         )

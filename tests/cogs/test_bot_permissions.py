@@ -5,7 +5,7 @@ from pathlib import Path
 import discord
 import pytest
 
-from cogs.permissions import missing_permissions
+from cogs.bot_permissions import missing_permissions
 from tests.support.simulated_server import a_picture, open_world, said, texts
 
 
@@ -39,7 +39,7 @@ async def test_missing_permissions_are_listed(tmp_path: Path) -> None:
         silent = world.guild.create_text_channel("silent", overwrites={me: denied})
         refused = await world.alice.slash(silent, "img2img", image=("in.png", a_picture()), prompt="x")
         assert said(refused).content == (
-            "I can't show pictures here; please ask a moderator to give me these permissions"
+            "The bot can't post pictures here; please ask a moderator to give it these permissions"
             " in this channel: Attach Files, Embed Links and Send Messages."
         )
 
