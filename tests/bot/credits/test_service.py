@@ -58,6 +58,14 @@ async def test_a_cheaper_job_gives_back_the_balance_first(bank: Bank) -> None:
     assert (wallet.allowance_left, wallet.balance) == (0, 10)
 
 
+async def test_a_job_is_charged_what_it_came_to(bank: Bank) -> None:
+    """Only the charge is taken of a larger hold, and the rest can be spent again at once."""
+    await bank.hold(1, 12)
+    await bank.settle(1, 8)
+    wallet = await bank.wallet()
+    assert (wallet.allowance_left, wallet.on_hold) == (32, 0)
+
+
 async def test_a_failed_job_gives_back_all_that_it_held(bank: Bank) -> None:
     """A job held from allowance and balance gives both back, each to where it came from."""
     await bank.grant(10)

@@ -106,6 +106,20 @@ async def test_a_confirmation_pressed_twice_answers_the_same(bank: Bank) -> None
     assert (await bank.wallet()).balance == 5000
 
 
+async def test_a_proposal_can_be_confirmed_and_withdrawn_only_by_who_made_it(bank: Bank) -> None:
+    """Another moderator of the same server can do neither, and the proposal stays as it was."""
+    actor = bank.actor()
+    await bank.moderation.perform(actor, Grant(user_id=7, amount=5000))
+    another = Person(1, 98, permissions=actor.person.permissions)
+    with pytest.raises(NotAllowed, match="Only the moderator who ran this command"):
+        await bank.moderation.confirm(actor.interaction_id, another)
+    with pytest.raises(NotAllowed, match="Only the moderator who ran this command"):
+        await bank.moderation.withdraw(actor.interaction_id, another)
+    assert (await bank.wallet()).balance == 0
+    await bank.moderation.confirm(actor.interaction_id, actor.person)
+    assert (await bank.wallet()).balance == 5000
+
+
 async def test_a_preview_changes_nothing(bank: Bank) -> None:
     """Until it is confirmed, a wide action leaves no trace but its proposal; withdrawn, not even that."""
     actor = bank.actor()
