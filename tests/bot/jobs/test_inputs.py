@@ -79,7 +79,6 @@ async def test_a_variation_takes_its_input_from_the_store(tmp_path: Path) -> Non
 
     async with open_workshop(tmp_path, fetch=no_fetch) as shop:
         digest = await shop.app.store.put(PICTURE)
-        shop.app.dispatcher._inputs._fetch = no_fetch
         job = replace(await _stored_job(shop), source_hash=digest, source_url=None)
         shop.app.dispatcher._inputs.begin(job, on_refused=_no_refusal)
         await shop.app.dispatcher._inputs.ready(job.id)
