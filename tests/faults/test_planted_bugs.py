@@ -22,6 +22,9 @@ COPIED = ("bot", "cogs", "db", "tests")
 #: Longer than the slowest list of tests takes on a busy machine.
 RUN_S_MAX = 900
 
+#: Seen where a patch still applies but names what is gone: its tests fail, but not for its bug.
+STALE = ("AttributeError:", "NameError:", "OperationalError:")
+
 #: Finding a failure is enough here; shortening its example would take minutes.
 WITHOUT_SHRINKING = """
 from hypothesis import Phase, settings
@@ -97,6 +100,7 @@ def test_a_planted_bug_is_caught(tmp_path: Path, bug: Path) -> None:
     # 1: tests ran and failed; from 2 on they did not run. A test that was too slow has noticed nothing.
     assert run.returncode == 1, run.stdout + run.stderr
     assert "from pytest-timeout" not in run.stdout, run.stdout
+    assert [error for error in STALE if error in run.stdout] == [], run.stdout
 
 
 @pytest.mark.nightly
