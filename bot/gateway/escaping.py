@@ -10,9 +10,7 @@ _MARKUP: Final = re.compile(r"[\\`*_~|<>\[\]]")
 #: Whatever begins a heading, small text or a list item at the start of a line, up to what can be escaped.
 _LINE_START: Final = re.compile(r"^(?P<before>\d*)(?P<mark>[-+#]|(?<=\d)[.)](?=\s))")
 #: Addresses, invites and mentions need no markup that could be escaped: an invisible space breaks them.
-_BREAK_AFTER: Final = re.compile(
-    r"(?i):(?=//)|discord(?:app)?(?=\.(?:gg|com)/)|@(?=everyone|here|[!&]?\d)"
-)
+_BREAK_AFTER: Final = re.compile(r"(?i):(?=//)|discord(?:app)?(?=\.(?:gg|com)/)|@(?=everyone|here|[!&]?\d)")
 
 
 def plain(text: str, chars_max: int) -> str:

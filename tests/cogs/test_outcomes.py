@@ -65,13 +65,34 @@ REPEATED: dict[str, dict[str, Any]] = {
 async def test_what_is_set_already_is_neither_asked_nor_changed(tmp_path: Path, command: str) -> None:
     """Nobody has to confirm "10 → 10"; the answer says that nothing changed."""
     async with open_world(tmp_path) as world:
-        own = {"bob": world.bob, "channel": world.channel, "role": world.guild.create_role("Artists")}
+        own: dict[str, Any] = {
+            "bob": world.bob,
+            "channel": world.channel,
+            "role": world.guild.create_role("Artists"),
+        }
         options = {k: own.get(v, v) if isinstance(v, str) else v for k, v in REPEATED[command].items()}
         answer = await world.moderator.slash(world.channel, f"quota {command}", **options)
         if "Apply these changes?" in said(answer).content:
             await world.moderator.click(said(answer), label="Confirm")
         assert "→" in said(answer).content
         assert await quota(world, command, **options) == NOTHING_CHANGED
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "words"),
+    [
+        ("take", {"amount": 5}, "Nothing changed: there is nothing to take."),
+        ("take", {"amount": 5000}, "Nothing changed: there is nothing to take."),
+        ("reset", {}, "Nothing changed: nothing of today's allowance was used."),
+        ("unblock", {}, NOTHING_CHANGED),
+    ],
+)
+async def test_what_moves_nothing_says_why(
+    tmp_path: Path, command: str, options: dict[str, Any], words: str
+) -> None:
+    """Taking from nothing and refilling what is full are no settings, and ask for no confirmation."""
+    async with open_world(tmp_path) as world:
+        assert await quota(world, command, member=world.bob, **options) == words
 
 
 CONFIRMED: dict[str, tuple[str, dict[str, Any], str]] = {
