@@ -27,10 +27,10 @@ from bot.jobs.runner import JobRunner
 from bot.jobs.service import JobService, PauseReason
 from bot.moderation.audit_log import AuditLog
 from bot.moderation.service import ModerationService
-from bot.ops.upkeep import Upkeep
 from bot.pictures.pool import PicturePool
 from bot.pictures.store import PictureStore
 from bot.settings import BackendName, Settings
+from bot.upkeep import Upkeep
 from db import meta, providers, spending
 from db.database import Database, DatabaseUnusable
 from db.opening import open_database
@@ -179,7 +179,7 @@ def _wire(
         prices=settings.default_prices,
         prices_by_backend=settings.prices_by_backend,
     )
-    inputs = Inputs(db=db, pool=pool, store=store, fetch=fetch, limits=limits)
+    inputs = Inputs(db=db, clock=clock, pool=pool, store=store, fetch=fetch, limits=limits)
     stack.push_async_callback(inputs.aclose)
     watch = ProviderWatch(
         db=db, clock=clock, router=router, events=events, low_credits=settings.provider_low_credits

@@ -73,7 +73,7 @@ class JobCancelled:
 class BotStopping:
     """The bot is stopping; these jobs continue after the restart.
 
-    It comes first for the jobs that wait, then for those that were cut off.
+    It comes first for the jobs that wait, then for those that were cut off or put back since.
     """
 
     job_ids: tuple[int, ...]

@@ -15,7 +15,7 @@ import discord
 from discord import ui
 from discord.ext import commands
 
-from bot.errors import JobGone
+from bot.errors import BotError
 from bot.events import AuditLogGrew, Event, JobCancelled, JobFailed, JobQueued, JobRendered
 from bot.gateway.buttons import OPERATIONS, JobButton
 from bot.gateway.client import Img2ImgBot
@@ -126,8 +126,8 @@ class LogChannels(commands.Cog):
         for name, digest in named:
             try:
                 data = await self._app.store.get(digest or "")
-            except (JobGone, OSError, ValueError):
-                continue
+            except BotError:
+                continue  # gone, or the disk can't be read: the line says what happened all the same
             filename = f"{name}-{job.id}.jpg"
             files.append(discord.File(io.BytesIO(data), filename, spoiler=job.age_restricted))
         return files

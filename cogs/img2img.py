@@ -17,8 +17,8 @@ from bot.jobs.inputs import PictureSource
 from bot.jobs.service import VARIATION_STRENGTHS
 from bot.params import PROMPT_CHARS_MAX, Img2ImgParams
 from cogs.actors import person_of, request_of
+from cogs.bot_permissions import check_channel
 from cogs.options import SAMPLER_OPTION, SCHEDULER_OPTION, FieldOption, help_of, params_from
-from cogs.permissions import check_channel
 from cogs.picture_sources import from_attachment, from_message
 from db.operations import Operation
 

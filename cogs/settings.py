@@ -17,9 +17,9 @@ from bot.moderation.actions import BlockText, SetOptions, UnblockText
 from bot.moderation.blocklist import TEXT_CHARS_MAX
 from bot.text import listed
 from cogs.actors import guild_id_of, person_of
+from cogs.bot_permissions import missing_permissions
 from cogs.changes import setting_label, setting_value, within
 from cogs.outcomes import Reason, perform
-from cogs.permissions import missing_permissions
 from db.guilds import BlockedText, GuildSettings
 
 OPTIONS: Final = ("private", "results_channel_id", "log_channel_id")

@@ -133,3 +133,24 @@ def test_versions_agree() -> None:
     """The changelog speaks of the version that is built."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+#: All of the project that the GPU server may import, besides its own package.
+GPU_SERVER_IMPORTS = {
+    "bot.clock",
+    "bot.errors",
+    "bot.params",
+    "bot.runtime.background",
+    "db.api_keys",
+    "db.database",
+    "db.ledger",
+    "db.migrate",
+}
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if _name(p).startswith("bot/gpu/")], ids=_name)
+def test_gpu_server_needs_few_modules(path: Path) -> None:
+    """The GPU server can run without the bot: it needs neither Discord nor the bot's services."""
+    project = {_name(module).removesuffix(".py").replace("/", ".") for module in MODULES}
+    others = {name for name in _imports(path) & project if not name.startswith("bot.gpu.")}
+    assert others <= GPU_SERVER_IMPORTS

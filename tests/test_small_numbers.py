@@ -24,9 +24,9 @@ from bot.gateway.client import Img2ImgBot
 from bot.jobs.admission import Admission, QueueLimits
 from bot.moderation.changes import Change
 from bot.ops.backup import Copied
-from bot.ops.upkeep import Upkeep
 from bot.pictures.sizes import MEGAPIXEL
 from bot.text import counted, credits_text, megapixels_text
+from bot.upkeep import Upkeep
 from cogs import cards
 from cogs.changes import changes_text
 from cogs.credits import wallet_card

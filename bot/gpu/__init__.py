@@ -1,1 +1,1 @@
-"""The local GPU server: the documented API, on Stable Diffusion 3 Medium, without discord."""
+"""The local GPU server: the hosted API's contract, on Stable Diffusion 3 Medium. It knows no Discord."""

@@ -10,7 +10,7 @@ import torch
 
 from bot.gpu.model import Model
 
-#: 1024 x 1024 pixels, the size that the model was trained for.
+#: A side of 1024 pixels, the size that the model was trained for.
 _CELLS_SIDE: Final = 128
 #: Bounds how long the measurement takes at the start.
 _ROWS_MAX: Final = 32

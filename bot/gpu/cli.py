@@ -42,7 +42,7 @@ def gpu(
     ] = "",
     tiny: Annotated[
         bool,
-        typer.Option("--tiny", help="A toy model without weights, for trials: its pictures mean nothing."),
+        typer.Option("--tiny", help="A tiny model built in code, for trials: its pictures mean nothing."),
     ] = False,
     host: Annotated[str, typer.Option(help="Address to listen on; other machines need a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = PORT,

@@ -32,7 +32,7 @@ def adams_weights(past: Sequence[float], to: float, series: Series) -> list[floa
 
     `past` are the sigmas of the slopes, newest first. The weights integrate the polynomial through the
     slopes (Hairer, Norsett and Wanner, "Solving Ordinary Differential Equations I", III.1). A step more
-    than four times as long as the last one uses the newest slope alone: extrapolating so far would multiply
+    than four times as long as the last one uses only the newest slope: extrapolating so far would multiply
     rounding errors, which happens where a tiny strength makes tiny steps and one last long one.
     """
     s = past[0]

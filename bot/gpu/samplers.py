@@ -5,9 +5,9 @@ sigma. So one engine can step many of them in one forward, and none depends on t
 
 Everywhere `x = (1 - sigma) * picture + sigma * noise`, a rectified flow, with `alpha = 1 - sigma`.
 Its ODE is `dx/dsigma = (x - denoised) / sigma`, which is that of Karras et al. 2022
-(arXiv 2206.00364) word for word: solvers written for it need no change. What adds fresh noise
-does need one, since here the picture's share grows as the noise falls. Names of the symbols:
-`s` is the sigma come from, `t` the sigma gone to, `d` the derivative, `h` a step.
+(arXiv 2206.00364) exactly: solvers written for it need no change. Samplers that add fresh noise do
+need one, since here the picture's share grows as the noise falls. Names of the symbols:
+`s` is the sigma that a step starts from, `t` the one it goes to, `d` the derivative, `h` a step.
 
 "Half log-SNR" is `log(alpha / sigma)`, minus infinity in pure noise. A first step out of pure
 noise is therefore always first order in the samplers that measure steps by it.
@@ -431,7 +431,7 @@ def _quadratic(past: Sequence[tuple[float, Tensor]], h: float) -> Tensor:
 
     Divided differences of the predictions (newest first), weighted by the integrals phi_2 and phi_3 of an
     SDE step with eta 1, over the integral of a constant. A step over twice as long as the last one
-    uses the newest prediction alone: so far ahead the others add more error than they remove.
+    uses only the newest prediction: so far ahead the others add more error than they remove.
     """
     (now, denoised), *older = past
     constant = -math.expm1(-2 * h)

@@ -28,14 +28,14 @@ OnStep: TypeAlias = Callable[[Step], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourcePicture:
     """An input picture, bytes [height, width, 3], and the digest that its latent is cached by."""
 
     picture: Tensor
     digest: str
 
     @classmethod
-    def of(cls, picture: Tensor) -> Source:
+    def of(cls, picture: Tensor) -> SourcePicture:
         """Return `picture` with its digest, which covers the shape too: equal bytes can differ in shape."""
         shape = repr(tuple(picture.shape)).encode()
         return cls(picture, hashlib.sha256(shape + picture.numpy().tobytes()).hexdigest())
@@ -45,7 +45,7 @@ class PictureTicket:
     """One requested picture. Any thread may wait for `result` or cancel; the engine's thread ends it."""
 
     def __init__(
-        self, params: Img2ImgParams, source: Source, on_step: OnStep | None, *, previews: bool
+        self, params: Img2ImgParams, source: SourcePicture, on_step: OnStep | None, *, previews: bool
     ) -> None:
         self.params = params
         self.source = source

@@ -42,14 +42,6 @@ class Admission:
         self._of_member: dict[int, int] = {}
         self._reserved: dict[tuple[int, int], int] = {}  # by guild and member
 
-    def waiting_of_guild(self, guild_id: int) -> int:
-        """Return how many of the guild's jobs wait."""
-        return self._of_guild.get(guild_id, 0)
-
-    def waiting_of_member(self, member_id: int) -> int:
-        """Return how many of the member's jobs wait, in all guilds."""
-        return self._of_member.get(member_id, 0)
-
     def check(self, guild_id: int, member_id: int) -> None:
         """Check that one more job of the member may wait; nothing is reserved.
 

@@ -118,12 +118,15 @@ class Dispatcher:
         """
         self._draining = True
         await self._timers.cancel()
-        self._events.emit(BotStopping(self.waiting_jobs()))
+        waiting = self.waiting_jobs()
+        self._events.emit(BotStopping(waiting))
         await self._running.wait(grace_s)
+        cut_off = self._queue.running_jobs()
         calls = self._runner.cancel_calls()
         await self._running.cancel()
-        await asyncio.gather(*calls.values(), return_exceptions=True)
-        self._events.emit(BotStopping(tuple(calls)))
+        await asyncio.gather(*calls, return_exceptions=True)
+        put_back = (job_id for job_id in self.waiting_jobs() if job_id not in waiting)
+        self._events.emit(BotStopping((*cut_off, *put_back)))
 
     def enqueue(
         self, job: Job, *, is_new: bool = False, recovered: bool = False, running_max: int | None = None
@@ -215,11 +218,7 @@ class Dispatcher:
             self._queue.remove(job_id)
             await self._runner.fail(job_id, str(BackendOutOfCredits()))
 
-    async def cancel(self, job: Job) -> bool:
-        """Stop a job at no cost; False if it is too late."""
-        self._queue.remove(job.id)
-        if await self._runner.cancel_waiting(job.id):
-            return True
-        slot = self._router.find(job.backend)
-        can_cancel = slot is not None and slot.backend.capabilities.can_cancel
-        return can_cancel and self._runner.cancel_running(job.id)
+    async def cancel(self, job_id: int) -> bool:
+        """Stop a job at no cost; False if it is too late, or was cancelled before."""
+        self._queue.remove(job_id)
+        return await self._runner.cancel_waiting(job_id) or self._runner.cancel_running(job_id)

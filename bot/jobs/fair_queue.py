@@ -74,6 +74,10 @@ class FairQueue:
         """How many jobs were popped and are not done."""
         return len(self._running)
 
+    def running_jobs(self) -> tuple[int, ...]:
+        """Return the ids of the jobs that were popped and are not done."""
+        return tuple(self._running)
+
     def reserve(self, *, guild_id: int, member_id: int) -> AbstractContextManager[None]:
         """Reserve room for one more job of the member until the block ends.
 

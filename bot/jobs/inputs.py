@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from bot.clock import Clock
 from bot.credits.limits import Limits
 from bot.errors import BotError, UnusablePicture, UserError
+from bot.jobs.commits import commit
 from bot.pictures.pool import PicturePool
 from bot.pictures.sizes import AREA_MAX, INPUT_BYTES_MAX, SIDE_MAX, SIDE_MIN, SIDE_STEP, fitted_size
 from bot.pictures.store import PictureStore
@@ -65,6 +67,7 @@ class Inputs:
         self,
         *,
         db: Database,
+        clock: Clock,
         pool: PicturePool,
         store: PictureStore,
         fetch: Fetch,
@@ -73,6 +76,7 @@ class Inputs:
         """`limits` are checked against a picture's size once it is known."""
         self._limits = limits
         self._db = db
+        self._clock = clock
         self._pool = pool
         self._store = store
         self._fetch = fetch
@@ -106,7 +110,7 @@ class Inputs:
             self._limits.check_pixels(tx, job.guild_id, pixels)
             return jobs.set_input(tx, job_id=job.id, input_hash=digest, pixels=pixels)
 
-        await self._db.write(unit)
+        await commit(self._db, self._clock, unit)
 
     async def _raw(self, job: Job) -> bytes:
         if job.source_hash is not None:

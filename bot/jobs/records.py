@@ -8,7 +8,8 @@ from typing import Final
 
 from bot.actors import ChannelContext, Person
 from bot.clock import Clock
-from bot.errors import JobGone, NotAllowed
+from bot.errors import JobGone
+from bot.jobs.permissions import require_age, require_owner
 from bot.params import Img2ImgParams
 from db import jobs
 from db.database import Database
@@ -68,10 +69,8 @@ class JobRecords:
         picture elsewhere.
         """
         view = await self.view(job_id, guild_id=person.guild_id)
-        if view.job.user_id != person.user_id:
-            raise NotAllowed("Only the member who asked for this picture can use it.")
-        if view.job.age_restricted and not where.age_restricted:
-            raise NotAllowed("That picture was made in an age-restricted channel; please continue in one.")
+        require_owner(view.job, person)
+        require_age(view.job, where)
         return view
 
     async def history(self, person: Person) -> list[JobView]:

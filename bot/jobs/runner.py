@@ -9,7 +9,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from bot.backends.base import Generation, Picture, Progress
 from bot.backends.router import BackendSlot
@@ -26,24 +26,25 @@ from bot.events import (
     JobRendered,
     JobStarted,
 )
+from bot.jobs.commits import commit
 from bot.jobs.inputs import Inputs
 from bot.jobs.providers import ProviderWatch
 from bot.jobs.records import params_of
 from bot.params import Img2ImgParams
 from bot.pictures.pool import PicturePool
 from bot.pictures.store import PictureStore
-from bot.runtime.retry import backoff_s
 from db import jobs
-from db.database import CommitFailed, Database, T, Unit
+from db.database import Database
 from db.jobs import Cancellable, Job, Result
 
 log = logging.getLogger(__name__)
 
-#: Between tries to commit while the disk refuses: a full disk is not made worse by asking.
-DISK_WAIT_S_MIN: Final = 1.0
-DISK_WAIT_S_MAX: Final = 60.0
-
 BROKEN: Final = "Something went wrong while making this picture. You weren't charged; please try again."
+
+
+class _Call(NamedTuple):
+    task: asyncio.Task[Generation]
+    can_cancel: bool
 
 
 class JobRunner:
@@ -69,7 +70,7 @@ class JobRunner:
         self._store = store
         self._events = events
         self._watch = watch
-        self._calls: dict[int, asyncio.Task[Generation]] = {}
+        self._calls: dict[int, _Call] = {}
         self._cancel_requested: set[int] = set()
 
     async def run(self, job_id: int, slot: BackendSlot) -> Job | None:
@@ -114,7 +115,7 @@ class JobRunner:
             job = jobs.get(tx, job_id)
             return job if job and job.state == "sending" else None
 
-        return await self._write(unit)
+        return await commit(self._db, self._clock, unit)
 
     async def _call(
         self, job_id: int, params: Img2ImgParams, image: bytes, slot: BackendSlot
@@ -128,7 +129,7 @@ class JobRunner:
         call = asyncio.create_task(
             slot.backend.generate(params, image, on_progress), name=f"call of {job_id}"
         )
-        self._calls[job_id] = call
+        self._calls[job_id] = _Call(call, slot.backend.capabilities.can_cancel)
         try:
             await asyncio.wait([call])
         finally:
@@ -159,7 +160,7 @@ class JobRunner:
             now = self._clock.now()
             return jobs.mark_rendered(tx, job_id=job.id, pictures=results, charged=charged, now=now)
 
-        await self._write(unit)
+        await commit(self._db, self._clock, unit)
         self._events.emit(JobRendered(job.id))
 
     async def _handle_failure(self, job_id: int, slot: BackendSlot, error: BotError) -> Job | None:
@@ -176,21 +177,7 @@ class JobRunner:
         def unit(tx: sqlite3.Connection) -> Job | None:
             return jobs.get(tx, job_id) if jobs.mark_queued_again(tx, job_id=job_id) else None
 
-        return await self._write(unit)
-
-    async def _write(self, unit: Unit[T]) -> T:
-        """Commit a change of a job's state, however long the disk refuses it.
-
-        A job that waits here keeps its slot at its backend, so that nothing new is started, and
-        nothing spent, that could not be recorded either.
-        """
-        waits_s = backoff_s(DISK_WAIT_S_MIN, DISK_WAIT_S_MAX)
-        while True:
-            try:
-                return await self._db.write(unit)
-            except CommitFailed:
-                log.exception("Waiting for the disk to accept a write")
-                await self._clock.sleep(next(waits_s))
+        return await commit(self._db, self._clock, unit)
 
     async def fail(self, job_id: int, sentence: str) -> None:
         """End a job without a picture, its hold released; its member is shown the sentence."""
@@ -209,7 +196,7 @@ class JobRunner:
             self._credits.release_hold(tx, job_id=job_id)
             return jobs.mark_failed(tx, job_id=job_id, failure=sentence, now=self._clock.now())
 
-        if await self._write(unit):
+        if await commit(self._db, self._clock, unit):
             self._events.emit(event)
 
     async def cancel_waiting(self, job_id: int) -> bool:
@@ -217,15 +204,12 @@ class JobRunner:
         return await self._end_cancelled(job_id, "queued")
 
     def cancel_running(self, job_id: int) -> bool:
-        """Stop the job's call, once; False if it has none just now."""
-        if job_id in self._cancel_requested:
-            return True
+        """Stop the job's call; False if its backend can't be stopped, or if it has none just now."""
         call = self._calls.get(job_id)
-        if call is None:
-            return False
-        self._cancel_requested.add(job_id)
-        call.cancel()
-        return True
+        if call is not None and call.can_cancel and call.task.cancel():
+            self._cancel_requested.add(job_id)
+        # A call that was stopped before may still be ending.
+        return job_id in self._cancel_requested
 
     async def _end_cancelled(self, job_id: int, from_state: Cancellable) -> bool:
         def unit(tx: sqlite3.Connection) -> bool:
@@ -235,14 +219,14 @@ class JobRunner:
             self._credits.release_hold(tx, job_id=job_id)
             return jobs.mark_cancelled(tx, job_id=job_id, from_state=from_state, now=self._clock.now())
 
-        is_cancelled = await self._write(unit)
+        is_cancelled = await commit(self._db, self._clock, unit)
         if is_cancelled:
             self._events.emit(JobCancelled(job_id))
         return is_cancelled
 
-    def cancel_calls(self) -> dict[int, asyncio.Task[Generation]]:
-        """Cancel every call that runs; return them by job, for whoever waits until they have ended."""
-        calls = dict(self._calls)
-        for call in calls.values():
+    def cancel_calls(self) -> list[asyncio.Task[Generation]]:
+        """Cancel every call that runs; return them, for whoever waits until they have ended."""
+        calls = [call.task for call in self._calls.values()]
+        for call in calls:
             call.cancel()
         return calls

@@ -39,12 +39,8 @@ class AuditLog:
         self._events = events
 
     async def record_press(self, operation: Operation, person: Person, *, job_id: int) -> None:
-        """Log the press of a job's button, whether or not it is allowed.
-
-        An id that no job can have was forged: there is nothing to follow up.
-        """
-        if job_id < ID_END:
-            await self._add("pressed", operation, person, job_id=job_id)
+        """Log the press of a job's button, whether or not it is allowed."""
+        await self._add("pressed", operation, person, job_id=job_id)
 
     async def record_deletion(self, person: Person, *, job_id: int) -> None:
         """Log that a job's pictures were deleted."""
@@ -58,6 +54,9 @@ class AuditLog:
         """
         key = {"guild_id": person.guild_id, "user_id": person.user_id, "job_id": job_id}
 
+        if job_id >= ID_END:
+            raise JobGone
+
         def unit(tx: sqlite3.Connection) -> None:
             if guilds.get_settings(tx, person.guild_id).log_channel_id is None:
                 raise NotAllowed("This server has no log channel for reports; please message a moderator.")
@@ -70,6 +69,8 @@ class AuditLog:
         self._events.emit(AuditLogGrew(person.guild_id))
 
     async def _add(self, kind: LogKind, note: str, person: Person, *, job_id: int) -> None:
+        if job_id >= ID_END:
+            return  # forged: there is nothing to follow up
         now = self._clock.now()
         key = {"guild_id": person.guild_id, "user_id": person.user_id, "job_id": job_id}
         if await self._db.write(lambda tx: audit_log.add(tx, kind=kind, note=note, now=now, **key)):

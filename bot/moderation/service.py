@@ -38,9 +38,11 @@ from db import audit_records, guilds, jobs, ledger, proposals
 from db.audit_records import AuditRecord
 from db.database import Database
 from db.guilds import BlockedText, GuildSettings
+from db.jobs import ID_END
 from db.proposals import Proposal
 
 CONFIRM_WITHIN_S: Final = 15 * 60  # as long as the question's message can be edited
+_NOT_WAITING: Final = "That is no longer waiting to be confirmed; please run the command again."
 
 AnyAction = Annotated[
     BlockMember
@@ -118,6 +120,7 @@ class ModerationService:
         Raises `NotAllowed` for another's proposal, `JobGone` for one that was withdrawn or is too old.
         """
         person.require(Permission.MANAGE_SERVER)
+        _check_id(interaction_id)
         recorded = await self._db.read(lambda tx: _own_record(tx, interaction_id, person))
         if recorded is not None:
             return Outcome(change_lists.from_json(recorded.changes_json))
@@ -128,13 +131,14 @@ class ModerationService:
     async def withdraw(self, interaction_id: int, person: Person) -> None:
         """Delete a proposal. Raises as `confirm`."""
         person.require(Permission.MANAGE_SERVER)
+        _check_id(interaction_id)
         await self._proposal(interaction_id, person)
         await self._db.write(lambda tx: proposals.delete(tx, interaction_id))
 
     async def _proposal(self, interaction_id: int, person: Person) -> Proposal:
         found = await self._db.read(lambda tx: proposals.get(tx, interaction_id))
         if found is None or found.guild_id != person.guild_id:
-            raise JobGone("That is no longer waiting to be confirmed; please run the command again.")
+            raise JobGone(_NOT_WAITING)
         if found.actor_id != person.user_id:
             raise NotAllowed("Only the moderator who ran this command can confirm it.")
         if self._clock.now() > found.created_at + CONFIRM_WITHIN_S:
@@ -219,6 +223,12 @@ class ModerationService:
                 guilds.blocked_texts(tx, moderator.guild_id),
             )
         )
+
+
+def _check_id(interaction_id: int) -> None:
+    """Raise `JobGone` for an id that SQLite can't store: it was forged."""
+    if interaction_id >= ID_END:
+        raise JobGone(_NOT_WAITING)
 
 
 def _own_record(tx: sqlite3.Connection, interaction_id: int, person: Person) -> AuditRecord | None:

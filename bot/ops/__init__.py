@@ -1,1 +1,1 @@
-"""What operators run: checks, backups, upkeep."""
+"""What operators run: checks and backups."""

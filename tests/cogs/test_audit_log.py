@@ -56,6 +56,25 @@ async def test_the_log_goes_on_after_a_restart(tmp_path: Path) -> None:
         assert content_of(log).count("Made for") == 1
 
 
+@pytest.mark.parametrize("trouble", ["gone", "damaged", "can't be read"])
+async def test_a_picture_that_can_not_be_read_keeps_no_line_back(tmp_path: Path, trouble: str) -> None:
+    """Whatever became of a stored picture, the log channel gets its line and all that comes after it."""
+    async with open_world(tmp_path) as world:
+        log = await open_log(world)
+        await world.img2img(prompt="a lighthouse")
+        for path in [path for path in (tmp_path / "pictures").rglob("*") if path.is_file()]:
+            path.unlink()
+            if trouble == "damaged":
+                path.write_bytes(b"x")
+            elif trouble == "can't be read":
+                path.mkdir()
+        await world.env.advance_time(10)
+        await quota(world, "grant", member=world.bob, amount=5)
+        await world.env.advance_time(10)
+        assert content_of(log).count("Made for") == 1
+        assert "0 → 5" in content_of(log)
+
+
 async def test_a_report_reaches_the_log(tmp_path: Path) -> None:
     """Any member can report a picture, once; without a log channel they are sent to a moderator."""
     async with open_world(tmp_path) as world:

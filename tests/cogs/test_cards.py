@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from discord import ui
@@ -85,7 +86,10 @@ def test_no_text_of_a_job_acts(name: str) -> None:
         view = a_view(failure=text)
         params = view.params.model_copy(update={"prompt": text, "negative_prompt": text, "sampler": text})
         view = replace(view, params=params)
-        layouts = {**LAYOUTS, "moved": lambda view: cards.moved_card(view, "https://discord.com/channels/1")}
+        layouts: dict[str, Any] = {
+            **LAYOUTS,
+            "moved": lambda view: cards.moved_card(view, "https://discord.com/channels/1"),
+        }
         items = layouts[name](view).walk_children()
         assert acting_in("\n".join(item.content for item in items if isinstance(item, ui.TextDisplay))) == []
 

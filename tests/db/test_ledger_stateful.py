@@ -1,4 +1,4 @@
-"""The ledger under any order of acts: it always equals a model of twenty lines."""
+"""The ledger under any order of operations: it always equals a model of twenty lines."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def equals_the_model(self) -> None:
-        """Every balance and hold is what the model says, and the books add up."""
+        """Every balance and hold is what the model says, and the ledger is consistent."""
         for member, posted in self.posted.items():
             account = self._account(member)
             assert (account.posted, account.held) == (posted, self._held(member))

@@ -34,7 +34,7 @@ async def _online(folder: Path, **options: Any) -> AsyncIterator[tuple[Wire, Lif
 
 
 async def _shown(wire: Wire, life: Life, *, pictures: int = 1) -> list[Message]:
-    """Wait until so many cards show a picture, and check that nothing else is shown and all adds up."""
+    """Wait until so many cards show a picture; check that no other does and that the ledger is consistent."""
     await wire.until(lambda: sum(bool(m.files) for m in wire.messages.values()) >= pictures)
     await life.settled()
     assert await life.ledger_faults() == []
@@ -128,7 +128,7 @@ async def test_an_invalid_session_is_begun_anew(tmp_path: Path) -> None:
 
 
 async def test_two_shards_serve_side_by_side(tmp_path: Path) -> None:
-    """Told to use two shards, the bot identifies both and answers in servers of either."""
+    """With two shards in its settings, the bot identifies both and answers in servers of either."""
     async with _online(tmp_path, shards=2) as (wire, life, _):
         assert sorted(wire.identified) == [(0, 2), (1, 2)]
         await wire.slash(image=PICTURE, prompt="a harbour")
@@ -154,7 +154,7 @@ async def test_after_the_token_has_died_the_message_is_edited(tmp_path: Path) ->
     "token", ["OTAwMDAwMDAwMDAwMDAwMDAx.AAAAAA.another-bot-token-00000000000000", "no token"]
 )
 async def test_a_refused_token_is_one_sentence(tmp_path: Path, token: str) -> None:
-    """An operator with a wrong token reads what to do, and the token is not repeated to him."""
+    """An operator with a wrong token reads what to do, and the token is not repeated to them."""
     async with open_wire() as wire:
         with pytest.raises(OperatorError, match="IMG2IMG_DISCORD_TOKEN") as refusal:
             async with living(tmp_path, wire, backends=[Brush()], token=token) as life:

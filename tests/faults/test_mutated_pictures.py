@@ -1,4 +1,4 @@
-"""Thousands of broken pictures at the door: nothing but refusals come out, and nobody has to wait."""
+"""Thousands of broken pictures sent by members: nothing but refusals come out, and nobody has to wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The power goes at any write: what was acknowledged is there afterwards, and the books add up."""
+"""The power goes at any write: what was acknowledged is there afterwards, and the ledger is consistent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from db.database import PRAGMAS_WRITING, connect, run_batch
 from db.jobs import Result
 from db.migrate import apply_migration, migrations
 from tests.support.ledgers import a_job, funded, hold
-from tests.support.power_cut import Books, Disk, PowerCut
+from tests.support.power_cut import Disk, DiskDatabase, PowerCut
 
 CUTS = 300
 JOBS = 12
@@ -39,25 +39,25 @@ def _work(folder: Path, disk: Disk, pragmas: tuple[str, ...], *, pages: int) -> 
     """Do some members' business until the power goes; return the jobs whose end was acknowledged."""
     folder.mkdir()
     acknowledged: list[int] = []
-    books: Books | None = None
+    database: DiskDatabase | None = None
     # apsw hands on what its file system raises; some of it SQLite words itself.
     with suppress(PowerCut, apsw.Error):
-        books = Books(folder / "bot.sqlite3", disk, (*pragmas, f"wal_autocheckpoint = {pages}"))
+        database = DiskDatabase(folder / "bot.sqlite3", disk, (*pragmas, f"wal_autocheckpoint = {pages}"))
         for number, sql in migrations():
-            apply_migration(books.tx, number, sql)
-        run_batch(books.tx, [lambda tx: funded(tx, 1_000)])
+            apply_migration(database.tx, number, sql)
+        run_batch(database.tx, [lambda tx: funded(tx, 1_000)])
         for job_id in range(1, JOBS + 1):
-            run_batch(books.tx, [lambda tx, n=job_id: _accept(tx, n)])  # type: ignore[misc]  # a default binds n
-            run_batch(books.tx, [lambda tx, n=job_id: _finish(tx, n)])  # type: ignore[misc]  # likewise
+            run_batch(database.tx, [lambda tx, n=job_id: _accept(tx, n)])  # type: ignore[misc]  # a default binds n
+            run_batch(database.tx, [lambda tx, n=job_id: _finish(tx, n)])  # type: ignore[misc]  # likewise
             acknowledged.append(job_id)
-    if books is not None:
+    if database is not None:
         with suppress(PowerCut, apsw.Error):
-            books.close()
+            database.close()
     return acknowledged
 
 
 def _survived(folder: Path, acknowledged: list[int]) -> bool:
-    """Tell whether what was acknowledged is there; the books that are left must add up in any case."""
+    """Return whether what was acknowledged is there; the ledger must be consistent in any case."""
     if not acknowledged:
         return True
     with closing(connect(folder / "bot.sqlite3")) as connection:
@@ -70,7 +70,7 @@ def _survived(folder: Path, acknowledged: list[int]) -> bool:
 
 
 def _cut(folder: Path, rng: random.Random, pragmas: tuple[str, ...]) -> bool:
-    """Cut the power at a random write; tell whether all that was acknowledged survived."""
+    """Cut the power at a random write; return whether all that was acknowledged survived."""
     pages = rng.choice(WRITE_AHEAD_PAGES)
     whole = Disk()
     _work(folder / "whole", whole, pragmas, pages=pages)

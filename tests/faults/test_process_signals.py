@@ -184,7 +184,7 @@ async def test_a_hundred_kills_lose_nothing(tmp_path: Path) -> None:
         await _kill_often(yard, kills=100, seed=seed)
 
 
-async def test_sigterm_lets_running_jobs_finish_and_tells_those_that_wait(tmp_path: Path) -> None:
+async def test_sigterm_lets_running_jobs_finish_and_announces_those_that_wait(tmp_path: Path) -> None:
     """Stopped, the bot finishes what runs, says on waiting cards that they go on later, and they do."""
     async with _yard(tmp_path, IMG2IMG_SEGMIND_CONCURRENCY_MAX="1") as yard:
         gate = asyncio.Event()
@@ -200,7 +200,9 @@ async def test_sigterm_lets_running_jobs_finish_and_tells_those_that_wait(tmp_pa
             await yard.wire.slash(image=PICTURE, prompt=f"number {number}")
         await eventually(lambda: yard.provider.connections == 1 and len(yard.wire.messages) == 3)
         yard.child.send_signal(signal.SIGTERM)
-        await eventually(lambda: sum("restarted" in str(m.body) for m in yard.wire.messages.values()) == 2)
+        await eventually(
+            lambda: sum("is restarting" in str(m.body) for m in yard.wire.messages.values()) == 2
+        )
         await yard.wire.slash(image=PICTURE, prompt="too late")
         await eventually(lambda: any(m.private for m in yard.wire.messages.values()))
         gate.set()
@@ -224,7 +226,7 @@ async def test_ctrl_c_stops_the_bot_cleanly(tmp_path: Path) -> None:
 
 
 async def test_a_second_signal_hurries(tmp_path: Path) -> None:
-    """Told twice to stop, the bot waits for nobody; what it was making is made after the restart."""
+    """Stopped twice, the bot waits for nobody; what it was making is made after the restart."""
     async with _yard(tmp_path) as yard:
         gate = asyncio.Event()
 

@@ -224,14 +224,14 @@ async def test_nobody_waits_for_ever_for_the_operators_credits(tmp_path: Path) -
 async def test_a_low_balance_alerts_the_operator_once(tmp_path: Path) -> None:
     """Below the low-water mark the operator is alerted once, and again only after it was filled up."""
     async with _world(tmp_path, provider_low_credits=10) as (world, provider):
-        heard: list[str] = []
+        alerts: list[str] = []
         world.app.events.subscribe(
-            lambda event: heard.append(event.sentence) if isinstance(event, OperatorAlert) else None
+            lambda event: alerts.append(event.sentence) if isinstance(event, OperatorAlert) else None
         )
         for left in ("12", "9.5", "9", "nonsense", "20", "8"):
             provider.will(picture(headers={"x-remaining-credits": left}))
             await world.img2img()
-        assert [sentence.split(": ")[1] for sentence in heard] == [
+        assert [sentence.split(": ")[1] for sentence in alerts] == [
             "9.5. Please top them up.",
             "8. Please top them up.",
         ]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bot.errors import BackendFailed
 from tests.support.simulated_server import Sketcher, World, open_world, said, texts
 
 
@@ -13,7 +14,7 @@ def _gate() -> asyncio.Future[None]:
 
 
 async def _finished(world: World, *, spent: int) -> None:
-    """Check that the one card shows a picture, one price was paid, and the books add up."""
+    """Check that the one card shows a picture, one price was paid, and the ledger is consistent."""
     await world.env.settle()
     message = world.card
     assert message is not None
@@ -23,7 +24,7 @@ async def _finished(world: World, *, spent: int) -> None:
     assert await world.ledger_faults() == []
 
 
-async def test_a_waiting_job_is_taken_up(tmp_path: Path) -> None:
+async def test_a_waiting_job_is_resumed(tmp_path: Path) -> None:
     """Restarted while a picture waits, the bot makes it and posts it in its card, for one price."""
     sketcher = Sketcher()
     async with open_world(tmp_path, backends=[sketcher], guild_running_max=1) as world:
@@ -78,6 +79,19 @@ async def test_a_finished_picture_is_still_posted(tmp_path: Path) -> None:
         world.calm()
         await world.crash_and_restart()
         await _finished(world, spent=2)
+
+
+async def test_an_end_that_was_not_shown_is_shown_after_the_restart(tmp_path: Path) -> None:
+    """Cut off between failing and showing it, the bot says at its next start that the job failed."""
+    async with open_world(tmp_path, backends=[Sketcher(errors=[BackendFailed()])]) as world:
+        world.env.inject_error("PATCH", "/webhooks/*/*/messages/*", status=503, times=100)
+        await world.img2img()
+        assert "No picture this time" not in texts(world.card)
+        world.calm()
+        await world.crash_and_restart()
+        await world.env.settle()
+        assert "No picture this time" in texts(world.card)
+        assert await world.available() == 40
 
 
 @pytest.mark.parametrize("label", ["Reroll", "Vary (subtle)", "Vary (strong)"])

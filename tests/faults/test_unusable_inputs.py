@@ -1,4 +1,4 @@
-"""Odd and hostile files at the front door: a right picture or a clear sentence."""
+"""Odd and hostile files as inputs: a right picture or a clear sentence."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +40,7 @@ async def test_an_odd_picture_is_taken(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", list(BAD))
 async def test_a_bad_picture_is_refused_in_private(tmp_path: Path, name: str) -> None:
-    """A file of no use leaves nothing in the channel: its sender alone reads why, and pays nothing."""
+    """A file that can't be used leaves no card: its sender alone reads why, and pays nothing."""
     make, words = BAD[name]
     async with open_world(tmp_path) as world:
         answer = await world.img2img(image=(name, make()))

@@ -38,6 +38,11 @@ class SteppedClock:
             self._sleeps.append((self._now + delay_s, done))
             await done
 
+    @property
+    def sleeping(self) -> int:
+        """How many sleeps have not ended."""
+        return sum(not done.done() for _, done in self._sleeps)
+
     async def advance(self, delay_s: float) -> None:
         """Move time, stopping at the end of each sleep for what follows it."""
         end = self._now + delay_s

@@ -30,7 +30,6 @@ TOKEN: Final = "OTAwMDAwMDAwMDAwMDAwMDAx.AAAAAA.planted-bot-token-00000000000000
 DISCORD_EPOCH_MS: Final = 1_420_070_400_000
 ALL_PERMISSIONS: Final = str((1 << 50) - 1)
 MEMBER_PERMISSIONS: Final = str(1 << 10 | 1 << 11 | 1 << 14 | 1 << 15)
-NONCE_S: Final = 300
 
 Hook = Callable[[str], Awaitable[None]]
 
@@ -109,7 +108,6 @@ class Wire:
         self._nonces: dict[tuple[int, str], int] = {}
         self._ids = count(1)
         self._changed = asyncio.Event()
-        self._commands: list[dict[str, Any]] = []
 
     def snowflake(self) -> int:
         """Return a new id, made now."""
@@ -353,7 +351,6 @@ class Wire:
                 limit = {"total": 1000, "remaining": 999, "reset_after": 1, "max_concurrency": 1}
                 return 200, {"url": self.gateway, "shards": self.shards, "session_start_limit": limit}
             case ["PUT", "applications", _, "commands"]:
-                self._commands = asked.body
                 return 200, [_command(command) for command in asked.body]
             case ["POST", "channels", channel_id, "messages"]:
                 return self._post(asked, int(channel_id))

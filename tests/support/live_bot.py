@@ -68,7 +68,7 @@ class Life:
     killed: bool = False
 
     async def ledger_faults(self) -> list[str]:
-        """Return what does not add up."""
+        """Return what is inconsistent in the ledger."""
         return await self.app.db.read(ledger.reconcile)
 
     async def unfinished(self) -> list[int]:
@@ -107,7 +107,7 @@ async def living(
     token: str = TOKEN,
     **settings: Any,
 ) -> AsyncIterator[Life]:
-    """Start the bot and wait until it is online and has taken up its jobs; stop it at once at the end."""
+    """Start the bot and wait until it is online and has resumed its jobs; stop it at once at the end."""
     options = {"decoder_children": 1, "shutdown_grace_s": 0, **settings}
     made = Settings(data_dir=folder, _env_file=None, **options)  # type: ignore[call-arg]  # the tests' own values
     supervisor = Supervisor(lambda: WireBot(wire.url.removesuffix("/api/v10")))
@@ -138,7 +138,7 @@ BRUSH = Capabilities(
 
 @dataclass(slots=True)
 class Brush:
-    """A backend that draws at once, or does what it is told: an error a call, or waiting for the gate."""
+    """A backend that draws at once, or as the test wants: an error a call, or waiting for the gate."""
 
     errors: list[Exception] = field(default_factory=list)
     gate: asyncio.Event | None = None

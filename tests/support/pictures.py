@@ -124,7 +124,6 @@ def linear_grey_profile() -> bytes:
 
 GREY_PNG: Final = 0
 RGB_PNG: Final = 2
-PALETTE_PNG: Final = 3
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

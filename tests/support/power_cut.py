@@ -1,7 +1,7 @@
 """A disk that loses power: SQLite's file system in Python, where only what was synced is sure to be there.
 
 Between two syncs a disk may write in any order, some of it, or half a write.
-The bot's own SQL runs on it through `Books`, which looks like `sqlite3` to it.
+The bot's own SQL runs on it through `DiskDatabase`, which looks like `sqlite3` to it.
 The SQLite is apsw's own copy: what is tried is how the database is set, used
 and committed, not this or that release.
 """
@@ -149,7 +149,7 @@ class _Answer:
         return self._rows
 
 
-class Books:
+class DiskDatabase:
     """A connection to a database on `disk` that does what the bot asks of `sqlite3.Connection`."""
 
     def __init__(self, path: Path, disk: Disk, pragmas: Sequence[str]) -> None:
@@ -165,7 +165,7 @@ class Books:
 
     @property
     def in_transaction(self) -> bool:
-        """Tell whether a transaction is open."""
+        """Whether a transaction is open."""
         return self._connection.in_transaction
 
     def execute(self, sql: str, values: Any = ()) -> _Answer:
@@ -184,10 +184,6 @@ class Books:
         """Run one statement for each of `values`."""
         for one in values:
             self.execute(sql, one)
-
-    def executescript(self, sql: str) -> None:
-        """Run several statements."""
-        self._connection.execute(sql)
 
     def close(self) -> None:
         """Drop the connection as a power cut does: without another word to the disk."""

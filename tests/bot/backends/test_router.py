@@ -16,7 +16,7 @@ def _backend(name: str = "sketcher", *, concurrency_max: int = 2, uses_model: bo
     return Sketcher(name=name, capabilities=capabilities)
 
 
-def test_a_lane_takes_as_many_as_its_backend_can() -> None:
+def test_a_slot_takes_as_many_as_its_backend_can() -> None:
     """A backend is never given more at once than it says it can do."""
     slot = BackendSlot(_backend(concurrency_max=2))
     slot.running = 1
@@ -25,7 +25,7 @@ def test_a_lane_takes_as_many_as_its_backend_can() -> None:
     assert not slot.has_room(0)
 
 
-def test_a_tripped_lane_is_left_alone_and_then_tried_with_one_job() -> None:
+def test_a_paused_backend_is_left_alone_and_then_tried_with_one_job() -> None:
     """A service that is out of use gets no calls, then one, and after a success all of them again."""
     slot = BackendSlot(_backend())
     assert slot.open_breaker(100)
@@ -98,7 +98,7 @@ def test_nobody_gets_a_painting_for_want_of_patience() -> None:
 
 
 def test_the_expected_wait_is_learnt() -> None:
-    """What members are told follows how long jobs really take, and how many go at once."""
+    """The wait that members see follows how long jobs really take, and how many go at once."""
     router = Router([_backend(concurrency_max=2)])
     assert router.expected_wait_s(1, 0) == SKETCHING.typical_s
     assert router.expected_wait_s(3, 0) == 2 * SKETCHING.typical_s
@@ -108,7 +108,7 @@ def test_the_expected_wait_is_learnt() -> None:
 
 
 def test_a_pause_is_part_of_the_wait() -> None:
-    """While the service is out of use, members are told the longer wait."""
+    """While the service is out of use, members see the longer wait."""
     router = Router([_backend()])
     router.slots[0].open_breaker(0)
     assert router.expected_wait_s(1, 0) == SKETCHING.typical_s + PAUSE_S_MIN

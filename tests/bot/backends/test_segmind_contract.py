@@ -14,14 +14,8 @@ from pydantic import SecretStr
 
 from bot.backends.base import Generation
 from bot.backends.http import DETAIL_CHARS_MAX
-from bot.backends.segmind_contract import (
-    OPTION_WORDS,
-    PATH,
-    Contract,
-    error_of,
-    looks_complete,
-    remaining_credits,
-)
+from bot.backends.segmind_contract import PATH, Contract, looks_complete, remaining_credits
+from bot.backends.status_errors import OPTION_WORDS, error_of
 from bot.errors import (
     BackendDown,
     BackendError,

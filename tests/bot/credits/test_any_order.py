@@ -118,7 +118,7 @@ class Money(RuleBasedStateMachine):
         self.tx.execute("COMMIT")
         return outcome
 
-    def act(self, guild_id: int, action: ModerationAction, number: int | None = None) -> None:
+    def perform(self, guild_id: int, action: ModerationAction, number: int | None = None) -> None:
         """Let a moderator do something in a new interaction, or in one that was: that counts once."""
         if number is None:
             self.number += 1
@@ -238,7 +238,7 @@ class Money(RuleBasedStateMachine):
         kind = Grant if action == "grant" else Take
         for _ in range(1 + twice):
             try:
-                self.act(who[0], kind(user_id=who[1], amount=amount), self.number)
+                self.perform(who[0], kind(user_id=who[1], amount=amount), self.number)
             except NotAllowed:
                 assert wallet.frozen
                 return
@@ -248,7 +248,7 @@ class Money(RuleBasedStateMachine):
     @rule(who=PEOPLE, allowance=st.one_of(st.none(), st.integers(0, 15)))
     def set_own(self, who: tuple[int, int], allowance: int | None) -> None:
         """A moderator sets or clears a member's allowance: it counts at once."""
-        self.act(who[0], SetAllowance(user_id=who[1], allowance=allowance))
+        self.perform(who[0], SetAllowance(user_id=who[1], allowance=allowance))
         self.wallets[who].own = allowance
         self.refresh(who)
 
@@ -267,7 +267,7 @@ class Money(RuleBasedStateMachine):
     @rule(who=PEOPLE)
     def reset(self, who: tuple[int, int]) -> None:
         """A moderator gives back what was spent of today's allowance, and no more."""
-        self.act(who[0], ResetAllowance(user_id=who[1]))
+        self.perform(who[0], ResetAllowance(user_id=who[1]))
         self.day = max(self.day, int(self.clock.time // DAY_S))
         wallet = self.wallets[who]
         spent = wallet.given - wallet.allowance - wallet.allowance_held
@@ -277,7 +277,7 @@ class Money(RuleBasedStateMachine):
     @rule(who=PEOPLE, frozen=st.booleans())
     def freeze(self, who: tuple[int, int], frozen: bool) -> None:
         """A moderator freezes or frees a member's credits."""
-        self.act(who[0], FreezeMember(user_id=who[1], frozen=frozen))
+        self.perform(who[0], FreezeMember(user_id=who[1], frozen=frozen))
         self.wallets[who].frozen = frozen
 
     @rule(step_s=st.sampled_from([-2 * DAY_S, -3_600, 60, 3_600, DAY_S // 2, DAY_S, 3 * DAY_S]))

@@ -113,7 +113,7 @@ def test_a_servers_cap_is_spent_to_the_last_credit(tmp_path: Path) -> None:
 
 
 async def test_a_reset_does_not_give_back_what_is_on_hold(tmp_path: Path) -> None:
-    """What was spent today is given back; what waits comes back by itself, and not twice."""
+    """What was spent today is given back; what waits comes back when its job ends, and not twice."""
     async with open_database(tmp_path) as db:
         bank = Bank(db)
         await bank.hold(1, 10)

@@ -34,7 +34,7 @@ def test_even_steps_have_the_published_weights() -> None:
 
 
 def test_long_step_ignores_the_past() -> None:
-    """A step over four times as long as the last one uses the newest slope alone."""
+    """A step over four times as long as the last one uses only the newest slope."""
     assert len(adams_weights([0.5, 0.51], 0.461, CUBIC)) == 2
     assert adams_weights([0.5, 0.51], 0.45, CUBIC) == pytest.approx([-0.05])
 

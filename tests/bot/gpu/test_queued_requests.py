@@ -100,7 +100,7 @@ async def settle() -> None:
 
 
 async def test_first_step_starts_the_processing(clock: HandClock) -> None:
-    """A request is queued until its first step, and its metrics tell waiting from working."""
+    """A request is queued until its first step, and its metrics separate waiting from working."""
     go = asyncio.Event()
 
     async def finish(_: AcceptedRequest) -> list[bytes]:

@@ -24,7 +24,7 @@ Denoiser = Callable[[Tensor, float], Tensor]
 
 
 def gaussian(x: Tensor, sigma: float) -> Tensor:
-    """Return the exact guess where pictures are normal with `MEAN` and `VARIANCE`."""
+    """Return the exact prediction where pictures are normal with `MEAN` and `VARIANCE`."""
     alpha = 1 - sigma
     gain = alpha * VARIANCE / (alpha**2 * VARIANCE + sigma**2)
     return MEAN + gain * (x - alpha * MEAN)
@@ -169,7 +169,7 @@ def test_fresh_noise_keeps_the_right_spread(sampler: str) -> None:
 
 
 def test_lcm_keeps_the_right_spread_of_a_consistency_model() -> None:
-    """`lcm` ends with the right spread on a model that guesses the flow's end."""
+    """`lcm` ends with the right spread on a model that predicts the flow's end."""
 
     def end_of_flow(x: Tensor, sigma: float) -> Tensor:
         alpha = 1 - sigma
@@ -223,8 +223,8 @@ def drive(steps: SamplerSteps) -> Iterator[tuple[Tensor, float]]:
         asked = None
 
 
-def test_plus_plus_reads_the_noise_off_the_unguided_guess() -> None:
-    """CFG++ goes to the guided picture with the noise that the unguided guess leaves."""
+def test_cfg_pp_reads_the_noise_off_the_unguided_prediction() -> None:
+    """CFG++ goes to the guided picture with the noise that the unguided prediction leaves."""
     steps = BY_NAME["euler_pp"](torch.ones(1), [0.8, 0.4], lambda: torch.zeros(1))
     next(steps)
     with pytest.raises(StopIteration) as end:

@@ -1,4 +1,4 @@
-"""The parts built from configurations alone."""
+"""The model's parts, built from configurations."""
 
 from __future__ import annotations
 

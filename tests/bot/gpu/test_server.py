@@ -87,7 +87,7 @@ def test_base64_may_be_a_number_or_a_bool(client: httpx.Client) -> None:
 
 
 def test_several_samples_come_each_with_its_own_seed(client: httpx.Client) -> None:
-    """Of three samples, the third is what its own seed makes alone; three never come as bare bytes."""
+    """Of three samples, the third is what its own seed makes alone; several never come as raw bytes."""
     several = client.post(V1, json=body(samples=3, seed=10)).json()
     alone = client.post(V1, json=body(seed=12)).json()
     assert levels_off(pixels(several["images"][2]), pixels(alone["image"])) <= 2
@@ -198,7 +198,7 @@ def test_steps_are_streamed_line_by_line(client: httpx.Client) -> None:
 
 
 def test_stream_stays_alive_while_it_waits(serve: Callable[..., LiveServer], model: Model) -> None:
-    """While a request waits its stream repeats where it stands, so that nobody takes it for dead."""
+    """While a request waits, its stream repeats the last step, so that clients know it is alive."""
     gate = GatedModel(model)
     live = serve(
         model=gate, settings=GpuServerSettings(label="tiny", open_without_keys=True, heartbeat_s=0.05)

@@ -99,7 +99,7 @@ def test_a_reservation_ends_with_its_block() -> None:
     queue.admission.check(guild_id=1, member_id=1)
 
 
-def test_jobs_taken_up_after_a_restart_are_never_refused() -> None:
+def test_jobs_resumed_after_a_restart_are_never_refused() -> None:
     """Whatever waited before a restart waits again, even where the bounds were lowered."""
     queue = FairQueue(SMALL)
     for ticket in flood(10, guild_id=1, member_id=1):

@@ -276,5 +276,3 @@ def test_counters_show_what_waits_and_what_runs() -> None:
     queue = queue_of([*flood(3, guild_id=1, member_id=1), Ticket(9, 2, 1, 20)])
     queue.pop()
     assert (queue.waiting, queue.running) == (3, 1)
-    assert [queue.admission.waiting_of_guild(guild_id) for guild_id in (1, 2, 3)] == [2, 1, 0]
-    assert [queue.admission.waiting_of_member(member_id) for member_id in (1, 2)] == [3, 0]

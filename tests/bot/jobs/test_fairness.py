@@ -45,6 +45,7 @@ class Hour:
         self.queue = FairQueue(self.limits)
         self.ids = itertools.count(1)
         self.asked: dict[int, float] = {}
+        self.waiting: Counter[int] = Counter()  # jobs, by member
         self.ends: list[tuple[float, int, Ticket]] = []
         arrivals = sorted(self._arrivals(), key=lambda arrival: arrival[0])
         for at_s, asker in [*arrivals, (HOUR_S, None)]:
@@ -62,18 +63,21 @@ class Hour:
                 at_s += draw.expovariate(1 / asker.gap_s)
 
     def _ask(self, asker: Asker, *, cost: int) -> None:
-        job_id = next(self.ids)
+        self._push(asker, next(self.ids), cost)
+        self._start()
+
+    def _push(self, asker: Asker, job_id: int, cost: int) -> None:
         self.queue.push(Ticket(job_id, asker.guild_id, asker.member_id, cost))
         self.asked[job_id] = self.now_s
-        self._start()
+        self.waiting[asker.member_id] += 1
 
     def _start(self) -> None:
         for asker in self.askers:
-            while self.queue.admission.waiting_of_member(asker.member_id) < asker.backlog:
+            while self.waiting[asker.member_id] < asker.backlog:
                 job_id = next(self.ids)
-                self.queue.push(Ticket(job_id, asker.guild_id, asker.member_id, 5 + job_id * 7 % 16))
-                self.asked[job_id] = self.now_s
+                self._push(asker, job_id, cost=5 + job_id * 7 % 16)
         while self.queue.running < self.servers and (ticket := self.queue.pop()):
+            self.waiting[ticket.member_id] -= 1
             self.worked[ticket.guild_id] += ticket.cost
             heapq.heappush(self.ends, (self.now_s + ticket.cost, ticket.job_id, ticket))
 

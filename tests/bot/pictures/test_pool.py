@@ -223,6 +223,7 @@ async def test_a_child_that_can_t_start_is_not_the_pictures_fault() -> None:
 
 async def test_a_child_knows_no_secrets_and_has_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child has no token in its environment, writes no file, dumps no core and is bounded in memory."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # with it, a child may write files
     monkeypatch.setenv("IMG2IMG_DISCORD_TOKEN", "planted-token")
     async with aclosing(PicturePool(children=1)) as pool:
         await pool.normalise(encoded(pictures.quarters()))

@@ -78,8 +78,9 @@ class Upkeep:
             log.info("The ledger is consistent")
             return []
         self._jobs.pause(PauseReason.LEDGER_INCONSISTENT)
-        more = f" (And {counted(len(faults) - 1, 'more fault')}.)" if len(faults) > 1 else ""
-        sentence = f"{PauseReason.LEDGER_INCONSISTENT.value} {faults[0]}{more}"
+        sentence = f"{PauseReason.LEDGER_INCONSISTENT.value} {faults[0]}"
+        if more := len(faults) - 1:
+            sentence += f" There {'is' if more == 1 else 'are'} {counted(more, 'more fault')}."
         log.error(sentence)
         self._events.emit(OperatorAlert(sentence))
         return faults

@@ -5,7 +5,7 @@ from pathlib import Path
 import discord
 import pytest
 
-from cogs.permissions import missing_permissions
+from cogs.bot_permissions import missing_permissions
 from tests.support.simulated_server import a_picture, open_world, said, texts
 
 
