@@ -63,7 +63,7 @@ class Upkeep:
         try:
             removed = await self.remove_old_pictures()
         except Exception:
-            log.exception("Removing old pictures failed; the next hour tries again")
+            log.exception("Removing old pictures failed; it will be retried in an hour")
         else:
             log.info("Removed %s", counted(removed, "old picture"))
 

@@ -220,7 +220,7 @@ def _facts(view: JobView, *lines: str) -> ui.TextDisplay[Any]:
 
 
 def _price(view: JobView) -> str:
-    return f"-# {_by(view)} · costs up to {credits_text(view.job.price)}"
+    return f"-# {_by(view)} · up to {credits_text(view.job.price)}"
 
 
 def _settings(view: JobView) -> str:
@@ -258,7 +258,7 @@ def _paid(view: JobView) -> str:
 def _made_by(maker: Maker) -> str:
     if maker.uses_model:
         return f"AI-generated with {maker.label}"
-    return f"Painted by a program ({maker.label}), not by an AI model"
+    return f"Painted by a program ({maker.label}), not AI"
 
 
 def _bar(step: int, steps: int) -> str:

@@ -94,8 +94,8 @@ def setting_value(name: str, value: Value) -> str:
 def limit_text(name: str, ruling: Ruling) -> str:
     """Return a limit in force with where it comes from: "**10** (set by this server)"."""
     if ruling.amount is None:
-        return "**no limit**"
-    whose = "set by this server" if ruling.source is RuleSource.SERVER else "the bot's maximum"
+        return "**off**" if name == "slow_s" else "**no limit**"
+    whose = "set by this server" if ruling.source is RuleSource.SERVER else "bot maximum"
     return f"**{setting_value(name, ruling.amount)}** ({whose})"
 
 
@@ -110,12 +110,12 @@ def allowance_source_text(ruling: Ruling) -> str:
         RuleSource.BEST_ROLE: f"{role}, the best of this member's roles",
         RuleSource.SERVER: "this server's default",
     }
-    return sources.get(ruling.source, "the bot's default")
+    return sources.get(ruling.source, "bot default")
 
 
 def records_text(records: Iterable[AuditRecord]) -> str:
     """Return the records, one a line: when, who, what, whom, from what to what, why."""
-    lines = [f"<t:{int(record.at)}:f> {record_text(record)}" for record in records]
+    lines = [f"- <t:{int(record.at)}:f> {record_text(record)}" for record in records]
     return within(lines) if lines else "No moderation actions here yet."
 
 

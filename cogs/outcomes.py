@@ -16,6 +16,11 @@ from cogs.changes import changes_text
 from db.operations import Operation
 
 NOTHING_CHANGED: Final = "Nothing changed: that's already the current setting."
+#: Where what was asked for is no setting.
+NOTHING_MOVED: Final = {
+    "take": "Nothing changed: there is nothing to take.",
+    "reset": "Nothing changed: nothing of today's allowance was used.",
+}
 
 Reason = app_commands.Range[str, 1, 200]  # fits beside everything else on a line of the audit log
 
@@ -29,7 +34,9 @@ async def perform(
     """Do the action, or ask for confirmation; answer what it changes."""
     outcome = await service.perform(actor_of(interaction, reason), action)
     if not outcome.needs_confirmation:
-        await reply(interaction, outcome_text(outcome))
+        await reply(
+            interaction, changes_text(outcome.changes) or NOTHING_MOVED.get(action.kind, NOTHING_CHANGED)
+        )
         return
     buttons = [
         ProposalButton.make(
@@ -37,9 +44,9 @@ async def perform(
         ),
         ProposalButton.make(Operation.WITHDRAW, interaction.id, label="Cancel"),
     ]
-    await reply(interaction, f"{changes_text(outcome.changes)}\nApply these changes?", buttons=buttons)
+    await reply(interaction, f"Apply these changes?\n{changes_text(outcome.changes)}", buttons=buttons)
 
 
-def outcome_text(outcome: Outcome) -> str:
-    """Return each thing that was changed, before and after."""
-    return changes_text(outcome.changes) or NOTHING_CHANGED
+def outcome_text(outcome: Outcome, kind: str = "") -> str:
+    """Return each thing that an action of this kind changed, before and after."""
+    return changes_text(outcome.changes) or NOTHING_MOVED.get(kind, NOTHING_CHANGED)

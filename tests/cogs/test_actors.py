@@ -54,7 +54,7 @@ async def test_a_large_grant_to_somebody_who_has_left_is_confirmed_as_usual(tmp_
     async with open_world(tmp_path) as world:
         left = somebody_who_has_left(world, world.bob)
         announced, done = await confirmed(world, "grant", member=left, amount=5000)
-        assert announced.startswith(done)
+        assert announced == f"Apply these changes?\n{done}"
         assert f"Balance of <@{left.id}>: 0 → **5,000**" in done
 
 

@@ -1,5 +1,6 @@
 """Cards stay within Discord's limits, whatever is on them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +42,7 @@ def _view(
     return JobView(job, params, results, job)
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, Callable[[JobView], ui.LayoutView]] = {
     "waiting": lambda view: cards.waiting_card(view, cards.Waiting(12_345, 9_000)),
     "running": lambda view: cards.running_card(view, cards.Running(True, 99, 100)),
     "result": lambda view: cards.result_card(

@@ -71,7 +71,7 @@ def test_many_changes_are_counted(more: int, last: str | None) -> None:
 @pytest.mark.parametrize(
     ("ruling", "text"),
     [
-        (Ruling(40, RuleSource.BOT_DEFAULT), "the bot's default"),
+        (Ruling(40, RuleSource.BOT_DEFAULT), "bot default"),
         (Ruling(40, RuleSource.SERVER), "this server's default"),
         (Ruling(40, RuleSource.MEMBER), "this member's own allowance"),
         (Ruling(40, RuleSource.ROLE, 6), "the role <@&6>"),
@@ -91,8 +91,9 @@ def test_the_rule_behind_an_allowance_is_named(ruling: Ruling, text: str) -> Non
     ("name", "ruling", "text"),
     [
         ("daily_cap", Ruling(None, RuleSource.NONE), "**no limit**"),
+        ("slow_s", Ruling(None, RuleSource.NONE), "**off**"),
         ("daily_cap", Ruling(0, RuleSource.SERVER), "**0** (set by this server)"),
-        ("steps_max", Ruling(100, RuleSource.CEILING), "**100** (the bot's maximum)"),
+        ("steps_max", Ruling(100, RuleSource.CEILING), "**100** (bot maximum)"),
         ("slow_s", Ruling(60, RuleSource.SERVER), "**1 min** (set by this server)"),
     ],
 )

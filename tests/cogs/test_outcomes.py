@@ -78,6 +78,23 @@ async def test_what_is_set_already_is_neither_asked_nor_changed(tmp_path: Path, 
         assert await quota(world, command, **options) == NOTHING_CHANGED
 
 
+@pytest.mark.parametrize(
+    ("command", "options", "words"),
+    [
+        ("take", {"amount": 5}, "Nothing changed: there is nothing to take."),
+        ("take", {"amount": 5000}, "Nothing changed: there is nothing to take."),
+        ("reset", {}, "Nothing changed: nothing of today's allowance was used."),
+        ("unblock", {}, NOTHING_CHANGED),
+    ],
+)
+async def test_what_moves_nothing_says_why(
+    tmp_path: Path, command: str, options: dict[str, Any], words: str
+) -> None:
+    """Taking from nothing and refilling what is full are no settings, and ask for no confirmation."""
+    async with open_world(tmp_path) as world:
+        assert await quota(world, command, member=world.bob, **options) == words
+
+
 CONFIRMED: dict[str, tuple[str, dict[str, Any], str]] = {
     "grant": ("grant", {"member": "bob", "amount": 5000}, "0 → **5,000**"),
     "server": ("server", {"steps": 10}, "Maximum steps: bot default → **10**"),

@@ -136,7 +136,7 @@ async def test_a_cleared_limit_is_the_bots_again(tmp_path: Path) -> None:
         await confirmed(world, "server", steps=10)
         assert "Maximum steps: **10** (set by this server)" in await quota(world, "show")
         await confirmed(world, "server", clear="steps")
-        assert "Maximum steps: **100** (the bot's maximum)" in await quota(world, "show")
+        assert "Maximum steps: **100** (bot maximum)" in await quota(world, "show")
 
 
 async def test_a_blocked_member_is_told_and_let_in_again(tmp_path: Path) -> None:

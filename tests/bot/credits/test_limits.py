@@ -25,7 +25,7 @@ WHO = Person(1, 7, frozenset({11, 12}))
 @pytest.mark.parametrize(
     ("roles", "own", "server", "ceiling", "amount", "words"),
     [
-        ({}, None, None, 100, 40, "the bot's default"),
+        ({}, None, None, 100, 40, "bot default"),
         ({}, None, 7, 100, 7, "this server's default"),
         ({11: 50}, None, 7, 100, 50, "the role <@&11>"),
         ({11: 50, 12: 60, 13: 90}, None, 7, 100, 60, "the role <@&12>, the best"),
