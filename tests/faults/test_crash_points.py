@@ -169,6 +169,7 @@ async def _points(folder: Path) -> list[tuple[Scene, str]]:
     return [(scene, place) for place, scene in found.items()]
 
 
+@pytest.mark.timeout(600)  # half a minute on two idle cores, and several under coverage on busy ones
 async def test_no_death_loses_a_job_or_a_credit(tmp_path: Path) -> None:
     """Wherever the bot dies, after a restart each job ends, is paid once or not at all, and is shown once."""
     began = time.perf_counter()

@@ -3,12 +3,15 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.support.simulated_server import Sketcher, a_picture, open_world
 
 GUILDS = 50
 MEMBERS_OF_EACH = 10
 
 
+@pytest.mark.timeout(600)  # a minute on two idle cores, and several under coverage on busy ones
 async def test_five_hundred_members_at_once_are_all_served(tmp_path: Path) -> None:
     """In a rush of 500 members in 50 servers everyone is served, and the ledger is consistent."""
     async with open_world(tmp_path, backends=[Sketcher()], waiting_max=1000) as world:

@@ -97,8 +97,10 @@ async def test_jobs_do_not_wait_for_credits_for_ever(tmp_path: Path) -> None:
     clock, brush = HandClock(), PaidBrush(errors=[BackendOutOfCredits()], credits_left=0)
     async with open_workshop(tmp_path, backends=[brush], clock=clock) as shop:
         began = clock.time
-        job = await shop.made()
-        assert (job.state, job.failure) == ("failed", str(BackendOutOfCredits()))
+        accepted = await shop.submit()
+        await shop.reaches(accepted.id, "failed")
+        job = await shop.job(accepted.id)
+        assert job.failure == str(BackendOutOfCredits())
         assert clock.time - began > OUT_OF_CREDITS_S_MAX
         assert brush.calls == 1
         assert await shop.available() == 40
@@ -112,7 +114,7 @@ async def test_whatever_breaks_the_check_of_a_balance_jobs_are_tried_again(
     """A bug or a broken disk in the check is logged, and the waiting jobs get their turn all the same."""
     brush = PaidBrush(errors=[BackendOutOfCredits()], balance_errors=[RuntimeError("a bug")], credits_left=0)
     async with open_workshop(tmp_path, backends=[brush]) as shop:
-        assert (await shop.made()).state == "rendered"
+        await shop.reaches((await shop.submit()).id, "rendered")
     assert "Checking a provider's balance failed" in caplog.text
 
 
