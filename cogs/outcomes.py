@@ -34,9 +34,7 @@ async def perform(
     """Do the action, or ask for confirmation; answer what it changes."""
     outcome = await service.perform(actor_of(interaction, reason), action)
     if not outcome.needs_confirmation:
-        await reply(
-            interaction, changes_text(outcome.changes) or NOTHING_MOVED.get(action.kind, NOTHING_CHANGED)
-        )
+        await reply(interaction, outcome_text(outcome, action.kind))
         return
     buttons = [
         ProposalButton.make(

@@ -144,7 +144,7 @@ async def test_an_alert_counts_the_faults(more: int) -> None:
         retention_days=30,
     )
     await upkeep.check_ledger()
-    endings = ["Account 0 is off.", "(And 1 more fault.)", "(And 2 more faults.)"]
+    endings = ["Account 0 is off.", "There is 1 more fault.", "There are 2 more faults."]
     assert alerts[0].endswith(endings[more])
 
 

@@ -169,7 +169,7 @@ async def test_every_hour_everything_is_done_whatever_fails(
         await shop.made()
         shop.app.upkeep.start()
         await eventually(lambda: clock.sleeping)
-        assert "Removing old pictures failed; the next hour tries again" in caplog.text
+        assert "Removing old pictures failed; it will be retried in an hour" in caplog.text
         await _spend(shop, 99, 1)
         await clock.advance(INTERVAL_S)
         await eventually(lambda: stores[0].sweeps == 2 and clock.sleeping)
