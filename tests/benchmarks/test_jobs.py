@@ -36,13 +36,13 @@ async def test_five_hundred_requests_at_once(tmp_path: Path) -> None:
         rendered = asyncio.Event()
         left = REQUESTS
 
-        def heard(event: Event) -> None:
+        def on_event(event: Event) -> None:
             nonlocal left
             left -= isinstance(event, JobRendered)
             if not left:
                 rendered.set()
 
-        app.events.subscribe(heard)
+        app.events.subscribe(on_event)
         began = time.perf_counter()
         async with heartbeat() as late:
             accepted = sorted(await asyncio.gather(*(_submit(app, n) for n in range(1, REQUESTS + 1))))

@@ -48,7 +48,7 @@ async def _with_history(folder: Path) -> None:
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
 async def test_starting_with_a_long_history(tmp_path: Path) -> None:
-    """Print how long a start takes with 100,000 jobs stored: pages checked, books proved, on Discord."""
+    """Print how long a start takes with 100,000 jobs stored: pages checked, ledger verified, on Discord."""
     await _with_history(tmp_path)
     async with open_wire() as wire:
         began = time.perf_counter()

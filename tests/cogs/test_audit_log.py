@@ -19,8 +19,8 @@ from tests.support.moderators import calm, content_of, open_log, quota, report
 from tests.support.simulated_server import Sketcher, open_world, said
 
 
-async def test_the_log_channel_follows_jobs_acts_and_presses(tmp_path: Path) -> None:
-    """Source, prompt, result, presses and acts are mirrored, in order, with who and why."""
+async def test_the_log_channel_follows_jobs_actions_and_presses(tmp_path: Path) -> None:
+    """Source, prompt, result, presses and moderation actions are mirrored, in order, with who and why."""
     async with open_world(tmp_path) as world:
         await world.img2img(prompt="before the log")
         log = await open_log(world)

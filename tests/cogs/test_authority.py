@@ -207,7 +207,7 @@ async def _forged(
 
 
 async def test_a_proposal_is_confirmed_only_where_and_by_whom_it_was_made(tmp_path: Path) -> None:
-    """An act is confirmed neither in another server, nor by another moderator, nor too late."""
+    """An action is confirmed neither in another server, nor by another moderator, nor too late."""
     async with open_world(tmp_path) as world:
         moderation, proposal = world.app.moderation, 5
         guild_id, manages = world.guild.id, frozenset({Permission.MANAGE_SERVER})

@@ -34,9 +34,9 @@ async def test_a_confirmation_counts_once_and_for_its_moderator(tmp_path: Path) 
         foreseen, _ = await confirmed(world, "grant", member=world.bob, amount=5000)
         assert "0 → **5,000**" in foreseen
         assert await world.available(world.bob) == 5040
-        acts = await quota(world, "history", member=world.bob)
-        assert "grant" in acts
-        assert "0 → 5,000" in acts
+        records = await quota(world, "history", member=world.bob)
+        assert "grant" in records
+        assert "0 → 5,000" in records
 
 
 async def test_the_same_number_by_another_rule_is_a_change(tmp_path: Path) -> None:
