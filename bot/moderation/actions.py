@@ -58,17 +58,22 @@ class ModerationAction(BaseModel, ABC):
         """Make the changes and return them. Raises `UserError` for what can't be done."""
 
 
-class BlockMember(ModerationAction):
-    """Block a member from using the bot in the server, or unblock them."""
+class MemberAction(ModerationAction):
+    """An action on one member."""
 
-    kind: Literal["block"] = "block"
     user_id: int
-    blocked: bool
 
     @property
     def target_id(self) -> int:
         """The member."""
         return self.user_id
+
+
+class BlockMember(MemberAction):
+    """Block a member from using the bot in the server, or unblock them."""
+
+    kind: Literal["block"] = "block"
+    blocked: bool
 
     def apply(self, tx: sqlite3.Connection, context: ActionContext) -> Changes:
         """Set the flag."""

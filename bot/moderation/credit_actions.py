@@ -8,7 +8,7 @@ from typing import ClassVar, Final, Literal
 from bot.actors import Permission, Person
 from bot.credits.limits import AMOUNT_MAX
 from bot.errors import InvalidOption, NotAllowed, NotEnoughCredits
-from bot.moderation.actions import ActionContext, ModerationAction
+from bot.moderation.actions import ActionContext, MemberAction, ModerationAction
 from bot.moderation.changes import Change, Changes
 from bot.text import credits_text
 from db import guilds, ledger, members
@@ -17,17 +17,6 @@ from db.ledger import Account, AccountKind, NewTransfer
 #: From here on a grant is confirmed first: 25 days of the default allowance, easily a zero too many.
 LARGE_AMOUNT: Final = 1_000
 _MEMBER_ACCOUNTS: Final[tuple[AccountKind, ...]] = ("user", "allowance")
-
-
-class MemberAction(ModerationAction):
-    """An action on one member's credits."""
-
-    user_id: int
-
-    @property
-    def target_id(self) -> int:
-        """The member."""
-        return self.user_id
 
 
 class SetAllowance(MemberAction):
